@@ -8,6 +8,9 @@ comes back as a value, as an iterator, or as something to await::
         for text in router.stream("And at night?"):
             print(text, end="")
 
+    # one question, and nothing else
+    print(punch.blocking.ask("Why is the sky blue?", namespace="home").text)
+
     # on asyncio
     with punch.blocking.open_router(namespace="home") as router:
         response = await router.ask_async("Why is the sky blue?")
@@ -31,7 +34,7 @@ from . import dialer
 from .dialer import Router, chat_request
 from .membership import Home, open_membership
 from .peers import PeerRecord
-from .wire import CommandRequest, CommandResponse
+from .wire import CommandRequest, CommandResponse, Hints
 
 T = TypeVar("T")
 
@@ -124,6 +127,48 @@ class BlockingRouter:
 
         self._token.run_sync_soon(self._nursery.start_soon, run)
         return future
+
+
+def ask(
+    question: str | CommandRequest,
+    *,
+    model: str | None = None,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    timeout: float | None = None,
+    min_rate: float = 0.0,
+    max_load: float | None = None,
+    **router: Any,
+) -> CommandResponse:
+    """Join a namespace, ask once, and leave. Whoever asks again keeps a router: `open_router`.
+
+    The response has the `text`, and who made it in `executor`.
+
+    Args:
+      question: A text, or a request that says everything itself: then the rest is not used.
+      model: The name of the model.
+      max_tokens: Longest answer, in tokens.
+      temperature: How freely it is chosen.
+      timeout: When to give up, in seconds.
+      min_rate: Tokens a second that a peer must make of one answer, as far as is known.
+      max_load: Requests that a peer may have for each of its slots, such as 0.8.
+      router: Arguments of `open_router`, such as *namespace* and *bootstrap*.
+
+    Raises:
+      NoPeerAvailable: if nobody can be asked; and whatever else `Router.ask` raises.
+
+    """
+    with open_router(**router) as one:
+        if not isinstance(question, str):
+            return one.ask(question)
+        return one.ask(
+            question,
+            model=model,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            timeout=timeout,
+            hints=Hints(min_rate=min_rate, max_load=max_load),
+        )
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +49,15 @@ def test_a_blocking_program_asks_and_reads() -> None:
         assert [peer.peer_id for peer in asking.peers] == ["a"]
     assert response.result is not None
     assert (response.executor, len(parts)) == ("a", 5)
+
+
+def test_one_question_is_one_call() -> None:
+    """Text and peer, and nothing is left of it; wishes that nobody meets are said."""
+    response = blocking.ask("hello", model="mock", max_tokens=5, namespace="home", max_load=0.8)
+    assert (response.executor, len(response.text.split())) == ("a", 5)
+    with pytest.raises(punch.NoPeerAvailable, match="tokens a second"):
+        blocking.ask("hello", min_rate=1e9)
+    assert [each.name for each in threading.enumerate() if each.name == "punch"] == []
 
 
 def test_a_stream_that_is_left_is_cancelled() -> None:

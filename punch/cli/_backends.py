@@ -168,6 +168,7 @@ async def _llama_cpp(settings: BackendSettings) -> AsyncIterator[Backend]:
         "context_tokens": offer.context_tokens,
         "gpu_layers": settings.gpu_layers,
         "offer": offer,
+        "extra_args": _batch_arguments(settings),
     }
     common |= {"arguments": named.arguments, "setting": setting}
     if (await ask_program(named.path, arguments=named.arguments, setting=setting)).is_server:
@@ -179,6 +180,12 @@ async def _llama_cpp(settings: BackendSettings) -> AsyncIterator[Backend]:
         _one_slot(settings, f"{named.path.name} runs one request at a time")
         async with open_llama_cli(program=named.path, **common) as single:
             yield single
+
+
+def _batch_arguments(settings: BackendSettings) -> list[str]:
+    """What llama.cpp's programs are told of the sizes of batches; nothing that was not said."""
+    said = {"--batch-size": settings.batch, "--ubatch-size": settings.micro_batch}
+    return [text for flag, size in said.items() if size is not None for text in (flag, str(size))]
 
 
 def _preferred(named: Named) -> Named:
@@ -203,6 +210,8 @@ async def _embedded(settings: BackendSettings) -> AsyncIterator[Backend]:
         slots=settings.slots or DEFAULT_SLOTS,
         context_tokens=offer.context_tokens,
         gpu_layers=settings.gpu_layers,
+        batch=settings.batch,
+        micro_batch=settings.micro_batch,
         offer=offer,
     ) as backend:
         yield backend
@@ -219,6 +228,8 @@ async def _binding(settings: BackendSettings) -> AsyncIterator[Backend]:
         no_mmap=settings.no_mmap,
         context_tokens=offer.context_tokens,
         gpu_layers=-1 if settings.gpu_layers is None else settings.gpu_layers,
+        batch=settings.batch,
+        micro_batch=settings.micro_batch,
     ) as backend:
         yield backend
 

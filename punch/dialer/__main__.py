@@ -92,6 +92,8 @@ def request_of(settings: DialerSettings, question: str) -> CommandRequest:
             avoid=settings.avoid,
             only=settings.only,
             privacy=settings.privacy,
+            min_rate=settings.min_rate,
+            max_load=settings.max_load,
         ),
     )
 

@@ -346,6 +346,24 @@ def _why_private(request: RouteRequest, candidate: Candidate, now: float) -> str
     return "runs the model over several machines; the request is for one that is whole"
 
 
+def _rate(candidate: Candidate) -> float:
+    """Tokens a second of one answer alone; 0 where nobody knows."""
+    return candidate.rates.decode_or(candidate.offer.decode_rate) or 0.0
+
+
+def _load(candidate: Candidate) -> float:
+    """Requests for each slot, those on their way too."""
+    return candidate.present / max(1, candidate.load.slots)
+
+
+def _keep_quick(
+    request: RouteRequest, candidates: Sequence[Candidate], now: float
+) -> Sequence[Candidate]:
+    least, most = request.wishes.min_rate, request.wishes.max_load
+    kept = [one for one in candidates if _rate(one) >= least] if least else candidates
+    return kept if most is None else [one for one in kept if _load(one) <= most]
+
+
 def _keep_unavoided(
     request: RouteRequest, candidates: Sequence[Candidate], now: float
 ) -> Sequence[Candidate]:
@@ -372,6 +390,15 @@ ONLY = Filter(
 )
 
 PRIVACY = Filter(name="privacy", keep=_keep_private, why=_why_private)
+
+QUICK = Filter(
+    name="quick",
+    keep=_keep_quick,
+    why=lambda request, candidate, now: (
+        f"makes {_rate(candidate):.3g} tokens a second and has {_load(candidate):.2g} requests a "
+        "slot, and the request says how many they must be at least, and at most"
+    ),
+)
 
 # After all others: where nobody else is left, those are asked that were to be avoided.
 AVOID = Filter(
@@ -465,6 +492,7 @@ STANDARD_FILTERS = (
     RESTING,
     SLOTS,
     CONTEXT,
+    QUICK,
     AVOID,
     PREFER,
 )

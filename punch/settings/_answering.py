@@ -189,6 +189,24 @@ LLAMA_GPU_LAYERS = optional(
     help="layers on GPUs",
     shown_default="the engine's choice",
 )
+LLAMA_BATCH = optional(
+    "batch",
+    count(1),
+    section="llama_cpp",
+    flag="",
+    variable="LLAMA_BATCH",
+    help="tokens of a prompt that are taken at once, of all requests together",
+    shown_default="the engine's choice, 2048",
+)
+LLAMA_UBATCH = optional(
+    "micro_batch",
+    count(1),
+    section="llama_cpp",
+    flag="",
+    variable="LLAMA_UBATCH",
+    help="tokens of these that are computed at once; more is quicker on a GPU and takes memory",
+    shown_default="the engine's choice, 512",
+)
 OPENAI_URL = optional(
     "url",
     WORD,

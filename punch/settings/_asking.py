@@ -11,6 +11,7 @@ from ._rules import (
     Rule,
     count,
     count_within,
+    number,
     number_within,
     one_of,
 )
@@ -85,6 +86,22 @@ PRIVACY: Setting[Privacy] = setting(
     section="dialer",
     metavar="any|whole|own",
     help="whole: no model that is split over machines; own: only peers of the same owner",
+)
+MIN_RATE = setting(
+    "min_rate",
+    number(0.0, 1e6),
+    0.0,
+    section="dialer",
+    metavar="N",
+    help="tokens a second that a peer must make to be asked, as far as is known",
+)
+MAX_LOAD = optional(
+    "max_load",
+    number(0.0, 1e6),
+    section="dialer",
+    metavar="X",
+    help="requests that a peer may have for each of its slots to be asked one more, such as 0.8",
+    shown_default="any",
 )
 TIMEOUT = setting(
     "timeout",

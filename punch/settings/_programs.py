@@ -103,6 +103,12 @@ class BackendSettings(Settings):
     gpu_layers: int | None = of(answering.LLAMA_GPU_LAYERS)
     """Layers on GPUs; `None` leaves it to the engine."""
 
+    batch: int | None = of(answering.LLAMA_BATCH)
+    """Tokens of prompts that are taken at once; `None` leaves it to the engine."""
+
+    micro_batch: int | None = of(answering.LLAMA_UBATCH)
+    """Tokens of these that are computed at once; `None` leaves it to the engine."""
+
     openai_url: str | None = of(answering.OPENAI_URL)
     """Address of an OpenAI-compatible server."""
 
@@ -254,6 +260,12 @@ class DialerSettings(ProgramSettings):
     avoid: tuple[str, ...] = of(asking.AVOID)
     only: tuple[str, ...] = of(asking.ONLY)
     privacy: Privacy = of(asking.PRIVACY)
+
+    min_rate: float = of(asking.MIN_RATE)
+    """Tokens a second that a peer must make."""
+
+    max_load: float | None = of(asking.MAX_LOAD)
+    """Requests that a peer may have for each of its slots."""
 
     timeout: float = of(asking.TIMEOUT)
     """Seconds for a whole answer."""

@@ -176,6 +176,13 @@ class Hints:
     which can; ``own``: only peers of the same owner, which in an open namespace are those of this
     machine, and no model that is split over machines of others."""
 
+    min_rate: float = 0.0
+    """Tokens a second that a peer must make of one answer, as far as is known; 0 for any."""
+
+    max_load: float | None = None
+    """Requests that a lane may have for each of its slots, such as 0.8, to be asked one more;
+    `None` for any."""
+
     naming: Naming = "near"
     """How `CommandRequest.model` names the model: ``near`` by any spelling of its name, or by an
     alias; ``exact`` by the very name that it is offered under; ``any``: near, and where one model

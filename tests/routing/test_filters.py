@@ -109,6 +109,7 @@ def test_the_standard_filters_and_their_order() -> None:
         "resting",
         "slots",
         "context",
+        "quick",
         "avoid",
         "prefer",
     ]

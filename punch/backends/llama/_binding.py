@@ -77,6 +77,8 @@ async def open_binding(
     no_mmap: bool = False,
     context_tokens: int | None = None,
     gpu_layers: int = -1,
+    batch: int | None = None,
+    micro_batch: int | None = None,
 ) -> AsyncIterator[Backend]:
     """Run *model_path* with llama-cpp-python.
 
@@ -90,6 +92,8 @@ async def open_binding(
       context_tokens: Longest prompt plus answer. `None`: what the model was trained for, at
         most 8192, since the memory for it is reserved at once.
       gpu_layers: Layers to put on the GPU, -1 for all; without meaning if it was built without.
+      batch: Tokens of a prompt that are taken at once. `None`: 512.
+      micro_batch: Tokens of these that are computed at once. `None`: 512.
 
     Raises:
       ConfigurationError: if llama-cpp-python is not installed, or a number makes no sense.
@@ -113,6 +117,8 @@ async def open_binding(
         "context_tokens": context_tokens
         or min(offer.context_tokens or _DEFAULT_CONTEXT_TOKENS, _DEFAULT_CONTEXT_TOKENS),
         "gpu_layers": gpu_layers,
+        "batch": batch,
+        "micro_batch": micro_batch,
         "embed": "embed" in offer.features,
     }
     backend = _Binding(settings, offer)

@@ -6,7 +6,8 @@ It has a process of its own because the binding is not thread-safe, holds a whol
 and dies of an assertion in native code where others raise. The two talk in JSON, one
 object a line, over standard input and output:
 
-    to us    {"open": {"model_path", "threads", "no_mmap", "context_tokens", "gpu_layers", "embed"}}
+    to us    {"open": {"model_path", "threads", "no_mmap", "context_tokens", "gpu_layers", "batch",
+              "micro_batch", "embed"}}
              {"id", "command", "messages" | "prompt" | "inputs", "continuation", "sampling",
              "schema"}
              {"cancel": id}
@@ -42,6 +43,7 @@ from typing import Any, BinaryIO, Final
 from .._stop import StopMatcher
 
 MAX_LINE_BYTES: Final = 64 * 1024 * 1024  # Bytes. A frame of 8 MiB, with every character escaped.
+_BATCH: Final = 512  # Tokens. As llama-cpp-python has it, and unlike its own it is said.
 _MAX_PIECE_BYTES: Final = 1024  # Bytes of one token. The longest in use is some 256 spaces.
 
 
@@ -104,8 +106,8 @@ class _Engine:
             settings["model_path"],
             n_ctx=context,
             # An encoder sees its text whole.
-            n_batch=context if embed else 512,
-            n_ubatch=context if embed else 512,
+            n_batch=context if embed else settings["batch"] or _BATCH,
+            n_ubatch=context if embed else settings["micro_batch"] or _BATCH,
             n_threads=settings["threads"],
             n_threads_batch=settings["threads"],
             n_gpu_layers=settings["gpu_layers"],

@@ -37,6 +37,8 @@ async def open_embedded(
     slots: int,
     context_tokens: int,
     gpu_layers: int | None = None,
+    batch: int | None = None,
+    micro_batch: int | None = None,
     alias: str | None = None,
     digest: str | None = None,
     offer: ModelOffer | None = None,
@@ -50,6 +52,8 @@ async def open_embedded(
       slots: Requests at a time.
       context_tokens: Longest prompt plus answer of one request, in tokens.
       gpu_layers: Layers to keep on GPUs; `None` for the library's choice.
+      batch: Tokens of prompts that are taken at once; `None` for the library's choice.
+      micro_batch: Tokens of these that are computed at once; `None` for the library's choice.
       alias: Name of the model, where no *offer* is given.
       digest: SHA-256 of the model file, where no *offer* is given.
       offer: What to offer; features of the server are added.
@@ -77,6 +81,8 @@ async def open_embedded(
         "context_tokens": context_tokens,
         "threads": threads,
         "gpu_layers": gpu_layers,
+        "batch": batch,
+        "micro_batch": micro_batch,
         "no_mmap": no_mmap,
         "embed": offer.features == frozenset({"embed"}),
     }

@@ -47,6 +47,10 @@ def main() -> None:
         params.cpuparams_batch.n_threads = settings["threads"]
     if settings["gpu_layers"] is not None:
         params.n_gpu_layers = settings["gpu_layers"]
+    if settings["batch"] is not None:
+        params.n_batch = settings["batch"]
+    if settings["micro_batch"] is not None:
+        params.n_ubatch = settings["micro_batch"]
     if settings["no_mmap"]:
         _no_mmap(xllamacpp, params)
     try:

@@ -9,7 +9,7 @@ import attrs
 from ...capability import PeerId
 from ...exceptions import InvalidRequest
 from ...peers import PeerRecord
-from ...wire import NO_HINTS, Hints, Privacy
+from ...wire import Hints, Privacy
 
 # Peers that an error names.
 MAX_NAMED_PEERS = 8
@@ -34,6 +34,12 @@ class Wishes:
     own: frozenset[str] = frozenset()
     """Those of the same owner, where only these may be asked."""
 
+    min_rate: float = 0.0
+    """See `Hints.min_rate`."""
+
+    max_load: float | None = None
+    """See `Hints.max_load`."""
+
 
 NO_WISHES = Wishes()
 """None."""
@@ -53,9 +59,8 @@ def wishes_of(
       InvalidRequest: if one is the end of several identities.
 
     """
-    if hints is NO_HINTS or not (
-        hints.only or hints.avoid or hints.prefer or hints.privacy != "any"
-    ):
+    names_peers = hints.only or hints.avoid or hints.prefer or hints.privacy != "any"
+    if not names_peers and not hints.min_rate and hints.max_load is None:
         return NO_WISHES
     return Wishes(
         only=_meant(hints.only, "only", peers) if hints.only else None,
@@ -65,6 +70,8 @@ def wishes_of(
         own=frozenset(
             peer.peer_id for peer in peers if hints.privacy == "own" and own(peer.peer_id)
         ),
+        min_rate=hints.min_rate,
+        max_load=hints.max_load,
     )
 
 

@@ -5,6 +5,7 @@ The form of its answer is checked by `_form`.
 
 from __future__ import annotations
 
+import math
 from typing import get_args
 
 from ...exceptions import InvalidRequest
@@ -125,6 +126,10 @@ def _check_hints(hints: Hints) -> None:
                     f"is {peer[:MAX_PEER_CHARACTERS]!r}; it must be 1 to {MAX_PEER_CHARACTERS} "
                     "printable characters",
                 )
+    for field in ("min_rate", "max_load"):
+        number = getattr(hints, field)
+        if number is not None and not 0 <= number < math.inf:
+            raise InvalidRequest.about(field, f"is {number!r}; it must be a number from 0 on")
     for field, words in (("privacy", PRIVACIES), ("naming", NAMINGS)):
         if getattr(hints, field) not in words:
             shown = str(getattr(hints, field))[:MAX_PEER_CHARACTERS]
