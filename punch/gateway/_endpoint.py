@@ -19,7 +19,7 @@ from .._logs import get_logger
 from ..dialer import Router, new_request_id
 from ..events import DISCONNECTED, STOPPED, PromptRead, RequestRecord
 from ..exceptions import PunchError
-from ..wire import NO_HINTS, CommandRequest, Hints
+from ..wire import MARK, NO_HINTS, CommandRequest, Hints
 from ._client import Receive, Send
 from ._errors import (
     Dialect,
@@ -234,6 +234,8 @@ class Endpoint(ABC, Generic[B]):
             # The key is part of the id: one key must never get the stored answer of another.
             record.request_id = own if key is None else f"{own}@{key.key_id}"
             record.chosen_id = True
+        if (mark := headers.get(MARK.lower().encode())) is not None:
+            check_loop(mark.decode("latin-1"), self.service.live)
         check_media_type(headers, anything=self.path.startswith("/api/"))
         memory = self.service.memory
         data = await read_body(headers, receive, self.service.limits, reservation)
@@ -256,6 +258,20 @@ class Endpoint(ABC, Generic[B]):
         parsed = self.parsed(body, context)
         record.taken += parsed.taken
         return key, wanted.entry, parsed
+
+
+def check_loop(mark: str, live: LiveRequests) -> None:
+    """Refuse a request that was made of one that is under way here: it would wait for itself."""
+    if live.works_at(mark):
+        raise Refusal(
+            status=508,
+            message="this gateway has asked itself: a server of models that one of its peers uses "
+            "leads back here; take that server away from the peer (`punch adopt list`, or "
+            "PUNCH_OPENAI_URL)",
+            type="server_error",
+            code="loop_detected",
+            cause="no_peer",
+        )
 
 
 def key_id_in(scope: Scope) -> str | None:

@@ -19,7 +19,7 @@ from ..events import (
     RequestRefused,
     RequestStarted,
 )
-from ..wire import CommandResponse, Progress, Provenance, Usage
+from ..wire import CommandResponse, Progress, Provenance, Usage, mark_of
 from ._errors import dialect_of
 from ._headers import as_many_as_fit, header_value, in_short, usage_of, where_from
 from .keys._charging import believed_prompt, cost_of
@@ -38,6 +38,10 @@ class LiveRequests:
         """The bus on which requests are published."""
         self.under_way: set[RequestRecord] = set()
         """Requests that have started and not ended."""
+
+    def works_at(self, mark: str) -> bool:
+        """Whether the request that `mark_of` makes *mark* of is under way."""
+        return any(mark_of(record.request_id) == mark for record in self.under_way)
 
     def start(self, record: RequestRecord) -> None:
         """Publish that *record* started, unless that was published."""

@@ -27,7 +27,7 @@ from ._decoders import (
     set_of,
 )
 from ._estimates import DEFAULT_OUTPUT_TOKENS, tokens_of, usual_output
-from ._fingerprint import fingerprint
+from ._fingerprint import MARK, fingerprint, mark_of
 from ._frame_buffer import FrameBuffer
 from ._frames import (
     Advert,
@@ -236,6 +236,9 @@ __all__ = [
     "broken_rule",
     "check_request",
     "fingerprint",
+    # what a request was made of, for servers that are not ours
+    "MARK",
+    "mark_of",
     # what is known of it before it is answered, and what may be told of it afterwards
     "tokens_of",
     "usual_output",

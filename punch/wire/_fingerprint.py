@@ -35,3 +35,18 @@ def fingerprint(request: CommandRequest) -> bytes:
         if (value := getattr(request, name)) is not default and value != default
     ]
     return hashlib.blake2b(repr(asked).encode(errors="replace"), digest_size=16).digest()
+
+
+MARK = "X-Punch-Of"
+"""The header by which a request to a server that is not ours says what it was made of."""
+
+
+def mark_of(request_id: str) -> str:
+    """What `MARK` says of the request with this id: the same for each of several answers to it.
+
+    A digest: the id may be a client's own, and a key's name may be in it, which are no business of
+    other servers. A gateway that gets the mark of a request that it works at itself has asked
+    itself, through whatever is between.
+    """
+    whole = request_id.partition("#")[0]
+    return hashlib.blake2b(whole.encode("utf-8", "replace"), digest_size=16).hexdigest()

@@ -39,7 +39,7 @@ from punch.exceptions import (
     OfferUnavailable,
     PunchError,
 )
-from punch.wire import ChatMessage, CommandRequest, Tool, fault_of_offer
+from punch.wire import ChatMessage, CommandRequest, Tool, fault_of_offer, mark_of
 
 LIMIT = 10_000
 
@@ -76,6 +76,19 @@ async def ask(backend: OpenAIBackend, model: str, **fields: Any) -> Generation:
 
 async def embed(backend: OpenAIBackend, model: str) -> Generation:
     return await ask(backend, model, command="embed", messages=(), inputs=("a", "b"))
+
+
+async def test_a_request_says_of_what_it_was_made_and_nothing_else(
+    autojump_clock: MockClock,
+) -> None:
+    """A digest, the same for texts and vectors, by which a gateway sees that it asks itself."""
+    server = Ollama("llama3.2:latest", "nomic-embed-text:latest")
+    async with adopted(server) as backend:
+        await ask(backend, "llama3.2:latest", request_id="mine@key#1")
+        await embed(backend, "nomic-embed-text:latest")
+    marks = [each.headers["x-punch-of"] for each in server.asked if "x-punch-of" in each.headers]
+    assert marks == [mark_of("mine@key"), mark_of("r")]
+    assert not any("mine" in str(each.headers) for each in server.asked)
 
 
 # ---- what the programs tell ----

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
-from gateway_client import open_client
+from gateway_client import Reply, open_client
 from trio.testing import MockClock
 
 from punch.backends import Emit, Generation, MockBackend, MockScript
@@ -17,7 +17,15 @@ from punch.capability import ModelOffer
 from punch.exceptions import ContextTooLong, GenerationFailed, InvalidRequest, PunchError
 from punch.gateway import TABLE, GatewaySettings, Limits, refusal_of
 from punch.testing import ScriptedBackend
-from punch.wire import ChatMessage, CommandRequest, Sampling, Tool, check_request
+from punch.wire import (
+    ChatMessage,
+    CommandRequest,
+    Completion,
+    Sampling,
+    Tool,
+    check_request,
+    mark_of,
+)
 
 CHAT = "/v1/chat/completions"
 QUESTION = {"messages": [{"role": "user", "content": "tell me"}]}
@@ -346,6 +354,25 @@ async def test_a_request_id_that_cannot_be_one_is_refused(
         reply = await client.post(CHAT, QUESTION, x_request_id=value)
     assert reply.status == 400
     assert reply.error["param"] == "X-Request-ID"
+
+
+async def test_a_request_that_was_made_of_one_under_way_here_is_refused(
+    autojump_clock: MockClock,
+) -> None:
+    """A server that a peer uses leads back here, through whatever is between."""
+    replies: list[Reply] = []
+
+    async def play(request: CommandRequest, emit: Emit) -> Generation:
+        if request.request_id == "mine":
+            replies.append(await client.post(CHAT, QUESTION, x_punch_of=mark_of("mine#2")))
+            replies.append(await client.post(CHAT, QUESTION, x_punch_of=mark_of("another")))
+        return Generation(completion=Completion(text="done", finish_reason="stop"))
+
+    async with open_client({"a": ScriptedBackend(play, slots=4)}) as client:
+        reply = await client.post(CHAT, QUESTION | {"n": 1}, x_request_id="mine")
+    assert reply.status == 200
+    assert [each.status for each in replies] == [508, 200]
+    assert replies[0].error["code"] == "loop_detected"
 
 
 # ---- the router ----

@@ -16,7 +16,7 @@ import attrs
 import trio
 
 from ...exceptions import BackendCrashed, GenerationFailed, PeerUnable, PunchError
-from ...wire import CommandRequest, Secrets
+from ...wire import MARK, CommandRequest, Secrets, mark_of
 from .._base import Emit, Generation
 from .._thinking import Told
 from ._answer import AnswerReader, reader_of
@@ -114,15 +114,17 @@ class HttpClient:
 
         """
         path, body = build(request, model=model, dialect=dialect, slot=slot, told=told)
+        mark = mark_of(request.request_id)
         if request.command == "embed":
-            return await self._embed(path, body, expected=len(request.inputs), dialect=dialect)
+            count = len(request.inputs)
+            return await self._embed(path, body, mark, expected=count, dialect=dialect)
         if request.command == "count":
             return read_count(await self.post_json(path, body))
         answer = reader_of(request, dialect)
-        return await self._asked(partial(self._stream, path, body, emit, answer))
+        return await self._asked(partial(self._stream, path, body, emit, answer, mark))
 
     async def _embed(
-        self, path: str, body: Mapping[str, Any], *, expected: int, dialect: Dialect
+        self, path: str, body: Mapping[str, Any], mark: str, *, expected: int, dialect: Dialect
     ) -> Generation:
         """The vectors of the texts in *body*.
 
@@ -131,7 +133,7 @@ class HttpClient:
         meanwhile is well, and the text is what it cannot serve.
         """
         try:
-            return read_embeddings(await self.post_json(path, body), expected=expected)
+            return read_embeddings(await self._json("POST", path, body, mark), expected=expected)
         except GenerationFailed as error:
             # One that is busy or loading says when to come back.
             if dialect != "llama_cpp" or error.retry_after is not None:
@@ -167,20 +169,26 @@ class HttpClient:
             raise self._translate(error) from error
 
     async def _stream(
-        self, path: str, body: Mapping[str, Any], emit: Emit, answer: AnswerReader, wire: _Wire
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        emit: Emit,
+        answer: AnswerReader,
+        mark: str,
+        wire: _Wire,
     ) -> Generation:
         reading = Reading(answer, emit)
         async with self._client.stream(
             "POST",
             self.url + path,
             content=_encode(body),
-            headers={**self._headers, "Content-Type": "application/json"},
+            headers={**self._headers, "Content-Type": "application/json", MARK: mark},
             extensions={"trace": wire.note},
         ) as response:
             wire.is_answered = True
             if response.status_code not in _ANSWERS:
                 self._note(path, body, response.status_code)
-                raise await self._fault(response)
+                raise await _fault_in(response, self._key_setting)
             try:
                 await reading.read(_bytes_in(response))
             except self._errors.any:
@@ -236,9 +244,11 @@ class HttpClient:
         """
         return await self._json("POST", path, body)
 
-    async def _json(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
+    async def _json(
+        self, method: str, path: str, body: Mapping[str, Any] | None, mark: str | None = None
+    ) -> Any:
         kind = {} if body is None else {"Content-Type": "application/json"}
-        headers = self._headers | kind
+        headers = self._headers | kind | ({} if mark is None else {MARK: mark})
 
         async def ask(wire: _Wire) -> bytes:
             async with self._client.stream(
@@ -251,7 +261,7 @@ class HttpClient:
                 wire.is_answered = True
                 if response.status_code not in _ANSWERS:
                     self._note(path, body, response.status_code)
-                    raise await self._fault(response)
+                    raise await _fault_in(response, self._key_setting)
                 return await _read(response, _MAX_BODY_BYTES)
 
         data = await self._asked(ask)
@@ -267,19 +277,6 @@ class HttpClient:
     def _note(self, path: str, body: Mapping[str, Any] | None, status: int) -> None:
         if self.rejected is not None and body is not None:
             self.rejected(body.get("model"), path, len(_encode(body)), status)
-
-    async def _fault(self, response: httpx.Response) -> PunchError:
-        try:
-            data = await _read(response, _MAX_ERROR_BYTES)
-        except GenerationFailed:
-            data = b""
-        return fault(
-            response.status_code,
-            data,
-            retry_after=response.headers.get("Retry-After"),
-            date=response.headers.get("Date"),
-            key_setting=self._key_setting,
-        )
 
     def _translate(self, error: Exception) -> PunchError:
         if isinstance(error, self._errors.busy):
@@ -328,6 +325,20 @@ class _Errors:
     disconnected: tuple[type[Exception], ...]
     busy: type[Exception]
     silent: tuple[type[Exception], ...]
+
+
+async def _fault_in(response: httpx.Response, key_setting: str | None) -> PunchError:
+    try:
+        data = await _read(response, _MAX_ERROR_BYTES)
+    except GenerationFailed:
+        data = b""
+    return fault(
+        response.status_code,
+        data,
+        retry_after=response.headers.get("Retry-After"),
+        date=response.headers.get("Date"),
+        key_setting=key_setting,
+    )
 
 
 def _words(error: Exception) -> str:
