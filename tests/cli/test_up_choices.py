@@ -137,7 +137,7 @@ def test_a_mock_that_is_named_is_run() -> None:
 def test_without_a_model_the_command_that_brings_a_small_one_is_said() -> None:
     """If there is an engine to run it."""
     missing = choose_engines(BackendSettings(), Found(is_embedded=True))
-    assert missing == NoEngine(why="there is no model on this machine", remedy=PULL)
+    assert missing == NoEngine(what="a model", remedy=PULL)
 
 
 def test_without_an_engine_the_command_that_brings_one_is_said() -> None:

@@ -10,8 +10,10 @@ import attrs
 import trio
 from trio.testing import MockClock
 
+from punch.backends import Backend, MockBackend, MockScript
 from punch.cli.up._engine_choice import Found, PulledModel
 from punch.cli.up._own_lane import OwnLane
+from punch.exceptions import BackendError
 from punch.listener import Listener, open_listener
 from punch.settings import BackendSettings, ListenerSettings, Origin
 from punch.testing import MemoryNetwork
@@ -36,6 +38,14 @@ async def running(own: OwnLane) -> AsyncIterator[Listener]:
             nursery.start_soon(own.run, listener)
             yield listener
             nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def broken(settings: ListenerSettings) -> AsyncIterator[Backend]:
+    """An engine that does not start."""
+    if settings.backend.name:
+        raise BackendError("it does not start")
+    yield MockBackend(MockScript())
 
 
 class Machine:
@@ -71,10 +81,10 @@ async def test_what_is_missing_is_known_and_looked_for(autojump_clock: MockClock
 async def test_an_engine_that_does_not_start_is_tried_seldomer(autojump_clock: MockClock) -> None:
     """Its reason is told, and the other lanes answer meanwhile."""
     machine = Machine(Found(models=(GONE,), servers=(Path("/nowhere/llama-server"),)))
-    own = OwnLane(ListenerSettings(), look=machine)
+    own = OwnLane(ListenerSettings(), look=machine, opens=broken)
     async with running(own):
         await trio.sleep(300)
-        assert own.troubles
+        assert own.troubles == ("llama_cpp: it does not start",)
         assert own.engine is None
         assert 5 <= len(machine.times) <= 12
 

@@ -7,9 +7,10 @@ import io
 import attrs
 
 from punch.cli.up import LaneRow, MemberRow, Status
+from punch.cli.up._engine_choice import PULL, NoEngine
 from punch.cli.up._next_machine import terminal_of
 from punch.cli.up._status import Addresses
-from punch.cli.up._words import news, next_lines, nothing_here, opening_lines
+from punch.cli.up._words import missing_here, news, next_lines, opening_lines
 
 URL = "http://127.0.0.1:11435"
 EMPTY = Status(state="serving", process=1, version="0")
@@ -54,6 +55,9 @@ def test_without_a_terminal_the_command_that_makes_a_code_is_said() -> None:
     assert "punch invite" in line
     (other,) = next_lines(attrs.evolve(DESK, is_admin=False), code=None, elsewhere=None)
     assert "admin" in other
+    member = attrs.evolve(DESK, is_admin=False, members=(attrs.evolve(SHED, is_admin=True),))
+    (named,) = next_lines(member, code=None, elsewhere=None)
+    assert "`punch invite` on shed" in named
 
 
 def test_an_open_namespace_has_no_code() -> None:
@@ -90,13 +94,13 @@ def test_a_simulation_is_said_loudly() -> None:
 
 def test_what_is_missing_is_said_with_the_command_that_brings_it() -> None:
     """And that nothing else is to be done."""
-    line = nothing_here("there is no model on this machine", "punch models pull smollm2")
+    line = missing_here(NoEngine(what="a model", remedy=PULL))
     assert line == (
-        "there is no model on this machine: `punch models pull smollm2` brings a small one, and "
+        "a model to answer with here, too: `punch models pull smollm2` brings a small one, and "
         "this `punch up` takes it by itself"
     )
     after = attrs.evolve(EMPTY, waits_for=(line,), wrong=("nothing is lent: no engine",))
-    assert news(EMPTY, after) == (f"waits: {line}", "! nothing is lent: no engine")
+    assert news(EMPTY, after) == (f"waits for {line}", "! nothing is lent: no engine")
 
 
 def test_a_code_goes_to_a_terminal_only() -> None:

@@ -1,4 +1,4 @@
-"""Plays what docs/network.md shows of terminals, on machines of the laboratory, and compares.
+"""Plays what a document shows of terminals, on machines of the laboratory, and compares.
 
 A block of the page that is marked ``console`` has commands, each behind the name of its machine and
 `PROMPT`, and below each what it prints, line by line, on a terminal:
@@ -6,8 +6,8 @@ A block of the page that is marked ``console`` has commands, each behind the nam
 1. What is new each time (keys, fingerprints, codes, addresses, ports, digits, days) may differ, and
    is the same wherever the page has the same. In commands the page's own is replaced by the real.
    A machine may be found at its IPv6 address where the page has the other: mDNS brings both.
-2. A line ``...``, and one with ``...`` at an end, stands for whatever is printed there. Where it is
-   the last one, the command runs on, in a terminal of its own.
+2. A line ``...``, and one with ``...`` at an end, stands for whatever is printed there, if anything
+   is. Where it is the last one, the command runs on, in a terminal of its own.
 3. Below ``# continues`` is what the last command of that machine prints after what others did.
 4. A person types what stands behind ``[y/N]``, and at ``code:`` the code that was printed last.
 5. ``^C`` ends the last command that runs on.
@@ -85,14 +85,14 @@ class Step:
         return bool(self.lines) and self.lines[-1].endswith(ANYTHING)
 
 
-def blocks_below(heading: str) -> list[str]:
+def blocks_below(heading: str, document: Path = DOCUMENT) -> list[str]:
     """The blocks of terminals below a *heading* of the page, up to the next heading."""
     found = re.search(
         rf"^#+ {re.escape(heading)}$\n(.*?)(?=^#+ |\Z)",
-        DOCUMENT.read_text(encoding="utf-8"),
+        document.read_text(encoding="utf-8"),
         re.MULTILINE | re.DOTALL,
     )
-    assert found is not None, f"{DOCUMENT.name} has no heading {heading!r}"
+    assert found is not None, f"{document.name} has no heading {heading!r}"
     return re.findall(r"^```console\n(.*?)^```$", found[1], re.MULTILINE | re.DOTALL)
 
 
@@ -163,6 +163,13 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._file, text.encode())
 
+    def wait_for(self, text: str) -> None:
+        """Wait until it has printed *text*."""
+        deadline = time.monotonic() + COMMAND_SECONDS
+        while text not in self.text:
+            assert time.monotonic() < deadline, f"{self.line}: no {text!r}:\n{self.text}"
+            time.sleep(0.05)
+
     def wait_until_ended(self) -> None:
         """Wait for its end, which must be a good one."""
         try:
@@ -196,10 +203,14 @@ class Player:
     Args:
       folder: Where the program ``punch`` is put.
       machines: The machines, each by the address that it has on the page.
+      document: The page.
 
     """
 
-    def __init__(self, folder: Path, machines: Mapping[str, Machine]) -> None:
+    def __init__(
+        self, folder: Path, machines: Mapping[str, Machine], document: Path = DOCUMENT
+    ) -> None:
+        self.document = document
         self.machines = {machine.name: machine for machine in machines.values()}
         self.known = {address: machine.ip4 for address, machine in machines.items()}
         """What stands on the page for something that is new each time, and what it is now."""
@@ -221,7 +232,7 @@ class Player:
 
     def play(self, heading: str) -> None:
         """Do what stands below *heading*; fail where anything else is printed."""
-        steps = list(steps_of(blocks_below(heading)))
+        steps = list(steps_of(blocks_below(heading, self.document)))
         assert steps, f"there is nothing to type below {heading!r}"
         for step in steps:
             if step.command == INTERRUPT:
@@ -241,7 +252,8 @@ class Player:
                 terminal.type(f"{self._code if question is None else question[2]}\n")
             terminal.expected.append(line)
         if step.runs_on:
-            self.running[step.machine].append(terminal)
+            if terminal not in self.running[step.machine]:
+                self.running[step.machine].append(terminal)
         elif not step.is_continued:
             terminal.wait_until_ended()
         self._wait(terminal)
@@ -268,12 +280,17 @@ class Player:
         groups: dict[str, str] = {}
         parts, end = [], 0
         page = "\n".join(lines)
-        for token in re.finditer(rf"{TOKEN.pattern}|(?P<any>{re.escape(ANYTHING)})", page):
+        anything = re.escape(ANYTHING)
+        # A line of its own may stand for no line at all.
+        wild = rf"(?P<lines>\n{anything}(?=\n|\Z))|(?P<any>{anything})"
+        for token in re.finditer(rf"{TOKEN.pattern}|{wild}", page):
             parts.append(re.escape(page[end : token.start()]))
             end = token.end()
             kind = token.lastgroup
             assert kind is not None
-            if kind == "any":
+            if kind == "lines":
+                parts.append(r"(?:\n[\s\S]*)?")
+            elif kind == "any":
                 parts.append(r"[\s\S]*")
             elif kind == "day":
                 parts.append(NEW[kind])

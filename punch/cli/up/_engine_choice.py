@@ -73,7 +73,7 @@ class OwnEngine:
 class NoEngine:
     """Nothing that this machine could run itself."""
 
-    why: str
+    what: str
     """What is missing."""
 
     remedy: str
@@ -148,9 +148,7 @@ def best_model(models: Sequence[PulledModel], memory_bytes: int | None) -> Pulle
 def _nothing(found: Found, *, is_model_said: bool = False) -> NoEngine:
     has_model = is_model_said or bool(found.models)
     if found.has_engine:
-        return NoEngine(why="there is no model on this machine", remedy=PULL)
+        return NoEngine(what="a model", remedy=PULL)
     if has_model:
-        return NoEngine(why="there is a model, and no engine to run it", remedy=INSTALL)
-    return NoEngine(
-        why="there is no engine and no model on this machine", remedy=f"{INSTALL} && {PULL}"
-    )
+        return NoEngine(what="an engine for its model", remedy=INSTALL)
+    return NoEngine(what="an engine and a model", remedy=f"{INSTALL} && {PULL}")

@@ -16,7 +16,7 @@ import trio
 
 from ..._logs import get_logger
 from ...exceptions import PunchError
-from ...listener import Listener, RunningLane
+from ...listener import Listener, Openable, RunningLane
 from ...llama_cpp import check_engine, find_engines
 from ...machine import Machine
 from ...model_store import list_models
@@ -84,6 +84,7 @@ class OwnLane:
     Args:
       settings: What is said of it.
       look: Says what there is on this machine.
+      opens: Opens the backend of an engine.
 
     """
 
@@ -92,9 +93,11 @@ class OwnLane:
         settings: ListenerSettings,
         *,
         look: Callable[[BackendSettings], Awaitable[Found]] = look_around,
+        opens: Callable[[ListenerSettings], Openable] = open_own_backend,
     ) -> None:
         self.settings = settings
         self._look = look
+        self._opens = opens
         self._anew = trio.Event()
         self.lane: RunningLane | None = None
         """The lane; `None` while there is none."""
@@ -143,7 +146,7 @@ class OwnLane:
             self.engine = engine
             settings = attrs.evolve(self.settings, backend=engine.settings)
             try:
-                self.lane = await listener.add(open_own_backend(settings))
+                self.lane = await listener.add(self._opens(settings))
             except PunchError as error:
                 troubles.append(f"{engine.settings.name}: {error.message}")
                 log.warning(

@@ -282,11 +282,11 @@ class RunningUp:
         while True:
             self._known = await self._members(now.target.place)
             status = self.status()
-            for line in news(told, status):
-                self._tell(line)
-            told = status
             if not is_next_told:
                 is_next_told = await tell_next(
                     status, now.target.place, now.target.settings.network, self._tell
                 )
+            for line in news(told, status):
+                self._tell(line)
+            told = status
             await trio.sleep(WATCH_SECONDS)

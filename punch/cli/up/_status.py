@@ -59,6 +59,9 @@ class MemberRow:
     is_connected: bool
     """Whether there is a session with it now."""
 
+    is_admin: bool = False
+    """Whether it may let others in."""
+
     models: tuple[str, ...] = ()
     """The models that it has on offer."""
 

@@ -18,7 +18,7 @@ from ._lending import Lending
 from ._opened import Opened
 from ._own_lane import OwnLane
 from ._status import Addresses, LaneRow, MemberRow, State, Status
-from ._words import nothing_here
+from ._words import missing_here
 
 # What runs here is found within this time; before, nothing is missed.
 SETTLED_SECONDS = 4.0
@@ -79,7 +79,7 @@ def status_of(
         adopted=opened.adoption.adopted,
         workers=worker_names(router.workers, membership=membership, known=known),
         waits_for=tuple(_waits(opened, own, is_settled=is_settled)),
-        wrong=tuple(_wrong(opened, own, lending)),
+        wrong=tuple(_wrong(opened, own, lending, is_settled=is_settled)),
     )
 
 
@@ -88,17 +88,17 @@ def _waits(opened: Opened, own: OwnLane, *, is_settled: bool) -> list[str]:
     waits = []
     if own.is_starting and own.engine is not None:
         backend = own.engine.settings
-        waits.append(f"{backend.name} is loading {backend.model or 'its model'}")
+        waits.append(f"{backend.name}, which is loading {backend.model or 'its model'}")
     if own.missing is not None and is_settled and not opened.listener.lanes:
-        waits.append(nothing_here(own.missing.why, own.missing.remedy))
-    if opened.listener.trouble is not None and is_settled:
-        waits.append(opened.listener.trouble.message)
+        waits.append(missing_here(own.missing))
     return waits
 
 
-def _wrong(opened: Opened, own: OwnLane, lending: Lending) -> list[str]:
+def _wrong(opened: Opened, own: OwnLane, lending: Lending, *, is_settled: bool) -> list[str]:
     """What does not work, and needs somebody."""
     wrong = [*opened.serving.router.warnings]
+    if opened.listener.trouble is not None and is_settled:
+        wrong.append(f"{opened.listener.trouble.message}; it is tried again")
     wrong.extend(f"{trouble}; it is tried again" for trouble in own.troubles)
     if lending.trouble is not None:
         wrong.append(f"nothing is lent: {lending.trouble}; it is tried again")
@@ -148,6 +148,13 @@ def member_rows(
     names: dict[str, str] = {}
     for peer in peers:
         key = own if peer.peer_id == here else _machine(peer.peer_id, membership)
+        if key is None:
+            name = peer.capability.machine_name
+            called = [each.machine for each in known if name and each.own_name == name]
+            key = called[0] if len(called) == 1 else None
+        if key is None:
+            # A session with a member whose machine nobody has told yet: it is told in a moment.
+            continue
         models.setdefault(key, []).extend(offer.name for offer in peer.capability.models)
         names.setdefault(key, short_word(peer.capability.machine_name or "") or short_id(key))
     rows = [
@@ -156,6 +163,7 @@ def member_rows(
             machine=each.machine,
             is_here=each.is_this_machine,
             is_connected=each.is_this_machine or each.machine in models,
+            is_admin=each.is_admin,
             models=_names(models.pop(each.machine, ())),
         )
         for each in known
@@ -186,13 +194,14 @@ def worker_names(
     found = set()
     for peer in workers:
         machine = _machine(peer, membership)
-        found.add(called.get(machine) or short_id(machine))
+        if machine is not None:
+            found.add(called.get(machine) or short_id(machine))
     return tuple(sorted(found))
 
 
-def _machine(peer: PeerId, membership: DiskMembership | None) -> PeerId:
-    """The machine of *peer*; in an open namespace nothing but the peer is known."""
-    return (None if membership is None else membership.machine_of(peer)) or peer
+def _machine(peer: PeerId, membership: DiskMembership | None) -> PeerId | None:
+    """The machine of *peer*, `None` if it is not known yet; in an open namespace, the peer."""
+    return peer if membership is None else membership.machine_of(peer)
 
 
 def _names(models: Iterable[str]) -> tuple[str, ...]:

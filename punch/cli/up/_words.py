@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ._engine_choice import PULL
+from ._engine_choice import PULL, NoEngine
 from ._status import LaneRow, Status
 
 # What `punch up` prints: the machines and the seconds that its code is good for.
@@ -53,7 +53,9 @@ def next_lines(status: Status, *, code: str | None, elsewhere: str | None) -> tu
         )
     if status.is_admin:
         return ("for the next machine: `punch invite` prints a code for `punch up --join` there",)
-    return ("for the next machine: `punch invite` on a machine that is an admin of the namespace",)
+    admins = [row.name for row in status.members if row.is_admin]
+    where = _listed(admins) if admins else "an admin of the namespace"
+    return (f"for the next machine: `punch invite` on {where} prints a code",)
 
 
 def news(before: Status, after: Status) -> tuple[str, ...]:
@@ -78,7 +80,7 @@ def _news(before: Status, after: Status) -> Iterator[str]:
         if gone:
             yield f"- {_listed(gone)}, here, by {lane.name}"
     yield from _members(before, after)
-    yield from (f"waits: {each}" for each in after.waits_for if each not in before.waits_for)
+    yield from (f"waits for {each}" for each in after.waits_for if each not in before.waits_for)
     yield from (f"! {each}" for each in after.wrong if each not in before.wrong)
 
 
@@ -106,9 +108,10 @@ def _listed(names: Sequence[str]) -> str:
     return f"{shown} and {len(names) - 6} more" if len(names) > 6 else shown
 
 
-def nothing_here(why: str, remedy: str) -> str:
-    """What is said where this machine has no engine or no model of its own."""
-    then = "this `punch up` takes it by itself"
-    if remedy == PULL:
-        return f"{why}: `{remedy}` brings a small one, and {then}"
-    return f"{why}: `{remedy}` brings what is missing, and {then}"
+def missing_here(missing: NoEngine) -> str:
+    """What this machine would answer with, and has not: it waits for that."""
+    brings = "a small one" if missing.remedy == PULL else "what is missing"
+    return (
+        f"{missing.what} to answer with here, too: `{missing.remedy}` brings {brings}, and this "
+        "`punch up` takes it by itself"
+    )
