@@ -7,7 +7,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from integration.programs import ROOT, limit
+from integration.programs import ROOT, Program, limit
 from lab.machines import Lab, Machine
 from lab.terminals import Player
 
@@ -35,13 +35,14 @@ def run_ollama(machine: Machine) -> None:
     machine.start_script(OLLAMA, str(ROOT / "tests")).wait_out("serving")
 
 
-def run_llama_server(machine: Machine, program: Path, model: Path) -> None:
+def run_llama_server(machine: Machine, program: Path, model: Path) -> Program:
     """Have llama.cpp's own server at its usual port, as its user has started it."""
     server = machine.start_script(
         LLAMA_SERVER, str(program), "--model", str(model), "--alias", "smollm2",
         "--ctx-size", "2048", "--threads", "1", "--jinja",
     )  # fmt: skip
     server.wait_until(lambda: "listening" in server.out + server.err, "a server", 60)
+    return server
 
 
 def wait_for_models(machine: Machine, *names: str) -> None:
@@ -73,7 +74,7 @@ def test_three_machines_become_one_address(
         for number, name in enumerate(("nas", "desk", "laptop"))
     }
     run_ollama(lab.machine("nas"))
-    run_llama_server(lab.machine("desk"), llama_cpp_folder / "llama-server", model_path)
+    server = run_llama_server(lab.machine("desk"), llama_cpp_folder / "llama-server", model_path)
     with closing(Player(tmp_path, machines, PAGE)) as page:
         began = time.monotonic()
         page.play("Three machines, what each already has, and one code")
@@ -86,3 +87,6 @@ def test_three_machines_become_one_address(
         assert len(answered_by(laptop)) == 2
         (terminal,) = page.running["laptop"]
         terminal.wait_for(f"waits for a model to answer with here, too: `{PULL}`")
+    # The user's own, and still there. It may wait for its connections when it is told to end.
+    assert server.process.poll() is None
+    server.kill()
