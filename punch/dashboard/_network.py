@@ -96,7 +96,7 @@ def topology(router: Charted, splits: Iterable[Row]) -> dict[str, Any]:
         "workers": [
             {"id": peer_id, "listens": peer_id in named} for peer_id in islice(workers, MAX_SHOWN)
         ],
-        "meeting": [_meeting(source) for source in router.sources[:MAX_SHOWN]],
+        "meeting": _meeting_rows(router.sources[:MAX_SHOWN]),
         "splits": [_split(split) for split in splits if split["state"] != "over"],
         "more": sum(
             max(0, len(found) - MAX_SHOWN) for found in (others, away, workers, router.sources)
@@ -119,13 +119,26 @@ def _peer(peer: PeerRecord, lends: bool) -> Row:
     }
 
 
-def _meeting(source: SourceState) -> Row:
-    return {
-        "name": short_word(source.name),
-        "works": source.is_working,
-        "listeners": source.listeners,
-        "trouble": None if source.trouble is None else str(source.trouble)[:MAX_WHY],
-    }
+def _meeting_rows(sources: Iterable[SourceState]) -> list[Row]:
+    """Where others are met; of those that do not work for one reason, the first and how many."""
+    rows: list[Row] = []
+    idle: dict[str | None, Row] = {}
+    for source in sources:
+        trouble = None if source.trouble is None else str(source.trouble)[:MAX_WHY]
+        if not source.is_working and trouble in idle:
+            idle[trouble]["alike"] += 1
+            continue
+        row = {
+            "name": short_word(source.name),
+            "works": source.is_working,
+            "listeners": source.listeners,
+            "trouble": trouble,
+            "alike": 0,
+        }
+        if not source.is_working:
+            idle[trouble] = row
+        rows.append(row)
+    return rows
 
 
 def _split(split: Row) -> Row:

@@ -35,7 +35,7 @@ class Connected(Peers):
             for peer, path in zip(made.PEERS, ("process", "network", "machine"), strict=True)
         )
         self.workers: dict[PeerId, tuple[str, ...]] = {made.SLOW: (), PeerId("lender"): ()}
-        self.sources = (
+        self.sources: tuple[SourceState, ...] = (
             SourceState(name="bootstrap 10.0.0.1", listeners=2, is_working=True, trouble=None),
             SourceState(
                 name="lan\n\x1b[31m",
@@ -69,6 +69,20 @@ def test_the_topology_has_this_process_in_its_middle() -> None:
     assert broken["name"].isprintable()
     assert len(broken["trouble"]) == 300
     assert data["more"] == 0
+
+
+def test_places_that_do_not_work_for_one_reason_are_one_line() -> None:
+    """As the members that nobody can be met at."""
+    router = Connected()
+    idle = attrs.evolve(router.sources[1], name="member 1")
+    others = (attrs.evolve(idle, name="member 2"), attrs.evolve(idle, trouble=None))
+    router.sources = (router.sources[0], idle, *others)
+    rows = topology(router, ())["meeting"]
+    assert [(row["name"], row["alike"]) for row in rows] == [
+        ("bootstrap 10.0.0.1", 0),
+        ("member 1", 1),
+        ("member 1", 0),
+    ]
 
 
 def test_a_process_that_only_asks_is_in_the_middle_all_the_same() -> None:

@@ -89,6 +89,7 @@ async def open_target(target: Target, own: OwnLane, lending: Lending) -> AsyncIt
         membership = await enter(open_membership_of(place, identity, settings.network))
         own.look_anew(settings.listener)
         listener = await enter(_open_listener(settings, own, identity, events, place, membership))
+        adoptions: list[Adoption] = []
         serving = await enter(
             open_serving(
                 settings,
@@ -98,6 +99,8 @@ async def open_target(target: Target, own: OwnLane, lending: Lending) -> AsyncIt
                 membership=membership,
                 identity=identity,
                 listener=listener,
+                # It begins after the gateway, whose own address it must not adopt.
+                adopted=lambda: tuple(one for each in adoptions for one in each.adopted),
             )
         )
 
@@ -111,6 +114,7 @@ async def open_target(target: Target, own: OwnLane, lending: Lending) -> AsyncIt
                 settings.adopting, listener, is_closed=place.home is not None, ours=ours
             )
         )
+        adoptions.append(adoption)
         if settings.listener.lend:
             nursery = await enter(open_background())
             nursery.start_soon(lending.run, listener, settings.listener.lending, events)

@@ -1,14 +1,10 @@
 // "Connect a program": lines that are ready to be copied, with the address this page was reached at.
 
-import { announce } from "./announce.js";
+import { copyButton } from "./clipboard.js";
 import { h, replace, setText, show } from "./dom.js";
-import { icon } from "./icons.js";
 import { isSafe, PLACEHOLDER, programsFor } from "./lines.js";
 import { sectionHead } from "./marks.js";
 import { key } from "./session.js";
-
-// How long a button says that it has copied, in milliseconds.
-const SAID = 2000;
 
 // Models to choose from: a list that one can look through.
 const MOST_MODELS = 200;
@@ -63,28 +59,8 @@ function programPanel(program) {
 
 /** @param {import("./lines.js").Program} program @param {import("./lines.js").Block} block */
 function blockPart(program, block) {
-  const said = h("span", null, "Copy");
   const text = h("code", null, block.text);
   const name = `${program.name}, ${block.where}`;
-  const button = h("button", { type: "button", class: "button copy", "aria-label": `Copy: ${name}` }, icon("copy"), said);
-  let timer = 0;
-  button.addEventListener("click", async () => {
-    const outcome = (await copied(text)) ? "Copied" : "Selected";
-    setText(said, outcome);
-    announce(outcome === "Copied" ? `Copied: ${name}` : "Selected: press Control and C");
-    clearTimeout(timer);
-    timer = window.setTimeout(() => setText(said, "Copy"), SAID);
-  });
+  const button = copyButton(text, name);
   return h("div", { class: "block-lines" }, h("div", { class: "block-head" }, h("span", { class: "hint" }, block.where), button), h("pre", { class: "lines", tabindex: "0", role: "region", "aria-label": name }, text));
-}
-
-/** Copy what *node* says; where the browser has no clipboard (plain HTTP from afar) it is selected. */
-async function copied(node) {
-  try {
-    await navigator.clipboard.writeText(node.textContent);
-    return true;
-  } catch {
-    getSelection()?.selectAllChildren(node);
-    return document.execCommand("copy");
-  }
 }

@@ -9,6 +9,9 @@ import { reasonWords } from "./happenings.js";
 // Candidates that are shown; who comes after them hardly mattered.
 const MOST_ROWS = 12;
 
+// Where a model would run; see punch/routing/kinds.
+const KINDS = { here: "This machine has it whole", peer: "Another machine has it whole", split: "It runs over several machines", start: "It would have to be started" };
+
 // Terms have colours of their own, apart from those of the peers.
 const TERM_COLOURS = 7;
 
@@ -87,6 +90,7 @@ function mark(one, chosen, next) {
   if (chosen) marks.push(h("span", { class: "tag tag-chosen" }, icon("check"), "chosen"));
   if (next) marks.push(h("span", { class: "tag" }, icon("next"), "next"));
   if (one.start) marks.push(h("span", { class: "tag", title: one.start.offer.plan || null }, icon("clock"), one.start.is_under_way ? "starts" : "to be started"));
+  if (one.kind) marks.push(h("span", { class: "tag", title: KINDS[one.kind.word] ?? null }, one.kind.word));
   if (one.hot) marks.push(h("span", { class: "tag tag-hot", title: "It has a longer queue than most, and gave way" }, "hot"));
   return h("span", { class: "tags" }, ...marks);
 }

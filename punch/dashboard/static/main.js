@@ -8,6 +8,8 @@ import { Feed } from "./events.js";
 import { spoken } from "./happenings.js";
 import { keysView } from "./keys.js";
 import { logView } from "./log.js";
+import { modelsView } from "./models.js";
+import { networkView } from "./network.js";
 import { overview } from "./overview.js";
 import { requests } from "./requests.js";
 import { key, setKey } from "./session.js";
@@ -22,6 +24,8 @@ const views = {
   overview: overview(part("view-overview"), store, { locked }),
   requests: requests(part("view-requests"), store),
   chat: chat(part("view-chat"), store, { locked }),
+  network: networkView(part("view-network"), store, { locked }),
+  models: modelsView(part("view-models"), store, { locked }),
   connect: connect(part("view-connect"), store),
   keys: keysView(part("view-keys"), { locked }),
   log: logView(part("view-log"), store),

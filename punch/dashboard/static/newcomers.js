@@ -11,16 +11,19 @@ const EVERY = 2000;
 
 /** @typedef {import("./types.js").Newcomer} Newcomer */
 
-/** @param {import("./store.js").Store} store @param {{locked: () => void}} tell */
-export function newcomersSection(store, tell) {
+// Who was announced already, by any of the sections.
+/** @type {Set<string>} */
+let known = new Set();
+
+/** @param {import("./store.js").Store} store @param {{locked: () => void}} tell @param {string} [where] the view */
+export function newcomersSection(store, tell, where = "overview") {
+  const title = `${where}-newcomers-title`;
   const hint = h("p", { class: "hint" });
   const problem = h("p", { class: "problem", role: "alert", hidden: true });
   const list = h("ul", { class: "newcomers" });
-  const node = h("section", { class: "section panel", "aria-labelledby": "newcomers-title", hidden: true }, sectionHead("newcomers-title", "Machines that ask to be let in"), hint, problem, list);
+  const node = h("section", { class: "section panel", "aria-labelledby": title, hidden: true }, sectionHead(title, "Machines that ask to be let in"), hint, problem, list);
   let asked = -EVERY;
   let isAsking = false;
-  /** @type {Set<string>} */
-  let known = new Set();
 
   async function refresh() {
     if (!store.about.join?.closed || isAsking || performance.now() - asked < EVERY) return;

@@ -5,6 +5,31 @@
 
 /** @typedef {{id: string, name: string, digits: string, host: string, state: string, seconds: number, said: string, may: boolean}} Newcomer */
 
+/** @typedef {{machine: string, name: ?string, state: string, here: boolean, connected: boolean, admin: boolean, scopes: string[], owner: ?string, ends: ?number, seen: ?number}} Member see punch/dashboard/_machines.py */
+
+/** @typedef {{id: string, state: string, uses: number, left: number, seconds: number, name: ?string, mine: boolean, short: boolean, used_by: string[]}} Invite */
+
+/** @typedef {{namespace: ?string, may: boolean, why_not: ?string, served: boolean, members: Member[], more_members: number, invites: Invite[]}} Members */
+
+/** @typedef {{id: string, code: string, short: boolean, uses: number, ends: number, at: ?string, qr: {size: number, path: string}}} MadeInvite */
+
+/**
+ * @typedef {object} Topology see punch/dashboard/_network.py
+ * @property {{id: string, name: ?string, listens: boolean, models: number}} here
+ * @property {{id: string, name: ?string, path: ?string, rtt: ?number, models: number, lanes: number, lends: boolean, reachable: ?boolean, leaves: boolean}[]} peers
+ * @property {{id: string, why: string}[]} away
+ * @property {{id: string, listens: boolean}[]} workers
+ * @property {{name: string, works: boolean, listeners: number, trouble: ?string, alike: number}[]} meeting
+ * @property {{id: string, model: ?string, state: string, workers: string[]}[]} splits
+ * @property {number} more
+ */
+
+/** @typedef {{kind: ?string, peer: ?string, seconds: ?number, why_not: ?string}} SizeCell */
+
+/** @typedef {{model: string, size: ?number, taken: ?string, why: ?string, cells: Object<string, SizeCell>}} SizeRow */
+
+/** @typedef {{url: string, program: ?string, how: string, state: string, reason: ?string, models: string[], more_models: number, lane: ?string, seconds: number}} Adopted */
+
 /** @typedef {{measured: ?number, samples: number, believed: boolean, claimed: ?number}} Rate */
 
 /** @typedef {{breaker: string, failures: number, cools: ?number}} BreakerState */
