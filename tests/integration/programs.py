@@ -7,6 +7,7 @@ import functools
 import inspect
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -398,6 +399,17 @@ class Programs:
         """Start ``python -m punch COMMAND`` and do not wait for anything."""
         given = ["-m", "punch", command, *arguments]
         return self._open(command, given, environment, subprocess.DEVNULL)
+
+    def start_typing(self, command: str, *arguments: str, **environment: str) -> Program:
+        """The same, to which something can be typed."""
+        return self._open(command, ["-m", "punch", command, *arguments], environment)
+
+    def up(self, *arguments: str, **environment: str) -> Program:
+        """A ``punch up`` that serves, at any port."""
+        program = self.start_punch("up", "--port", "0", *arguments, **environment)
+        program.wait_out("dashboard")
+        (program.url,) = re.findall(r"dashboard +(http://\S+)/", program.out)
+        return program
 
     def descendants(self) -> list[psutil.Process]:
         """Every process alive that we started, or that they did."""

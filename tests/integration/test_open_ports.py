@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import time
 from collections.abc import Sequence
@@ -154,3 +155,30 @@ def test_a_gateway_for_all_is_asked_for_twice(programs: Programs) -> None:
     assert refused.code == 2
     gateway = programs.gateway("--host", "0.0.0.0", "--open-to-all")
     assert settled(gateway, 1) == [("tcp", "0.0.0.0")]
+
+
+@limit(60)
+def test_punch_up_is_on_loopback_where_its_namespace_is(programs: Programs) -> None:
+    """HTTP, the commands', the listener's port, and the bootstrap's where nobody else is.
+
+    In an open namespace that meets on this machine, and so before any is joined or made.
+    """
+    up = programs.up("--namespace", "N", PUNCH_LAN="0")
+    assert settled(up, 4) == [("tcp", LOOPBACK)] * 4
+
+
+@limit(60)
+def test_punch_up_that_waits_for_a_code_has_nothing_open(programs: Programs) -> None:
+    """It is in no namespace yet: nobody is served, and nobody is asked."""
+    up = programs.start_typing("up", "--join", "-")
+    up.wait_until(lambda: waits_for_input(up), "its waiting")
+    assert settled(up, 0) == []
+    assert up.stop(signal.SIGINT).code in (130, -signal.SIGINT)
+    assert not list(programs.data.rglob("namespace.json"))
+
+
+def waits_for_input(program: Program) -> bool:
+    """Whether a thread of the program reads what nobody has typed yet."""
+    return any(
+        "pipe" in task.read_text() for task in Path(f"/proc/{program.pid}/task").glob("*/wchan")
+    )

@@ -6,6 +6,7 @@ import re
 import socket
 from pathlib import Path
 
+import pytest
 from integration.programs import ROOT, Programs, free_port, limit
 
 NAMESPACE = "N"
@@ -165,6 +166,12 @@ def variables(folder: Path, model: Path, server: Path) -> dict[str, str]:
         "PUNCH_SPLIT_ANSWER": "64",
         "PUNCH_SPLIT_THREADS": "2",
         "PUNCH_SPLIT_BIN_DIR": str(server.parent),
+        "LLAMA_RPC_BACKENDS": "127.0.0.1:9",
+        "PUNCH_ALLOW_PLAIN_RPC": "0",
+        # for `punch up` alone
+        "PUNCH_ADOPT": "http://127.0.0.1:9 model=none",
+        "PUNCH_ADOPT_FOUND": "1",
+        "PUNCH_NO_ADOPT": "0",
     }
 
 
@@ -175,18 +182,35 @@ def test_every_variable_of_the_document_is_tried(tmp_path: Path) -> None:
     assert named - set(OWN) == variables(tmp_path, tmp_path, tmp_path).keys()
 
 
+def own_home(home: Path) -> dict[str, str]:
+    """What has a program keep its files in *home*, as one that nobody has set anything for."""
+    home.mkdir(exist_ok=True)
+    folders = ("XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
+    return {"HOME": str(home), **dict.fromkeys(folders, "")}
+
+
+def been_up(programs: Programs, home: Path) -> None:
+    """Have `punch up` run in *home* for a moment: it makes a closed namespace there."""
+    given = {"PUNCH_LISTEN": "/ip4/127.0.0.1/tcp/0", "PUNCH_LAN": "0", "PUNCH_NO_ADOPT": "1"}
+    assert programs.up(**given, **own_home(home)).stop().code == 0
+    assert list(home.rglob("namespace.json"))
+
+
 @limit(240)
-def test_what_users_type_works_in_an_empty_home(
-    programs: Programs, tmp_path: Path, model_path: Path, llama_cpp_folder: Path
+@pytest.mark.parametrize("was_up", [False, True], ids=["empty", "up was there"])
+def test_what_users_type_works_in_any_home(
+    programs: Programs, tmp_path: Path, model_path: Path, llama_cpp_folder: Path, was_up: bool
 ) -> None:
-    """A listener, a dialer and `import punch`, each with all variables set, over QUIC."""
-    home = tmp_path / "home"
-    home.mkdir()
+    """A listener, a dialer and `import punch`, each with all variables set, over QUIC.
+
+    A closed namespace that `punch up` has made there is none of theirs.
+    """
     everything = {
         **variables(tmp_path, model_path, llama_cpp_folder / "llama-server"),
-        "HOME": str(home),
-        **dict.fromkeys(("XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"), ""),
+        **own_home(tmp_path / "home"),
     }
+    if was_up:
+        been_up(programs, tmp_path / "home")
     Path(everything["PUNCH_SETTINGS"]).write_text(
         "# Kept for every day.\n[network]\nnamespace = 'not this one either'\n", encoding="utf-8"
     )
@@ -210,3 +234,28 @@ def test_what_users_type_works_in_an_empty_home(
     kind, _, text = library.out.partition(" ")
     assert kind == "real"
     assert text.strip()
+
+
+@limit(120)
+def test_the_shortest_lines_work_beside_punch_up(programs: Programs, tmp_path: Path) -> None:
+    """Two programs that are told of no namespace are in the one that it made, as its members.
+
+    Those that are told of another one by name are there, as ever.
+    """
+    quiet = {"PUNCH_LAN": "0", "PUNCH_NO_ADOPT": "1", "PUNCH_LISTEN": "/ip4/127.0.0.1/tcp/0"}
+    given = {**own_home(tmp_path / "home"), **quiet}
+    programs.up(**given)
+    for namespace in ([], ["--namespace", "home"], ["--namespace", NAMESPACE]):
+        model = f"model-{len(namespace)}-{''.join(namespace[1:])}"
+        listener = programs.listener(*namespace, PUNCH_MOCK_MODEL=model, **given)
+        said = programs.dial(
+            *namespace,
+            "--ask",
+            QUESTION,
+            "--model",
+            model,
+            "--json",
+            "--no-stream",
+            variables=given,
+        )
+        assert said.json()["executor"] == listener.peer_id
