@@ -221,9 +221,11 @@ class Lanes:
 
     def _new_id(self, name: str) -> str:
         """An id that no lane had before: a request for an earlier lane is not this one's."""
-        name = name[:MAX_NAME_CHARACTERS]
-        number = self._numbers[name] = self._numbers.get(name, 0) + 1
-        return name if number == 1 else f"{name}-{number}"
+        # A name may be what another one's number makes of it: both count on.
+        base, number = _numbered(name[:MAX_NAME_CHARACTERS])
+        number = max(number, self._numbers.get(base, 0) + 1)
+        self._numbers[base] = number
+        return base if number == 1 else f"{base}-{number}"
 
     async def remove(self, lane: RunningLane) -> None:
         """Drain *lane*, for a bounded time, and remove it; the others continue.
@@ -314,3 +316,10 @@ class Lanes:
         if any(not lane.backend.simulated for lane, _ in found):
             found = [pair for pair in found if not pair[0].backend.simulated]
         return sorted(found, key=lambda pair: pair[0].state != "ready")
+
+
+def _numbered(name: str) -> tuple[str, int]:
+    """*name* without the number at its end, and that number; 1 if it has none."""
+    base, _, end = name.rpartition("-")
+    is_number = base and end.isdecimal() and end.isascii() and not end.startswith("0")
+    return (base, int(end)) if is_number and end != "1" else (name, 1)

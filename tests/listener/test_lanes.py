@@ -450,6 +450,19 @@ async def test_a_lane_that_replaces_another_has_an_id_of_its_own(autojump_clock:
     assert text == "new"
 
 
+async def test_no_two_lanes_ever_have_one_id_whatever_they_are_called(
+    autojump_clock: MockClock,
+) -> None:
+    """A name may be what another name's number would make of it."""
+    ids = []
+    async with alone() as (listener, _):
+        for name in ("a", "a-2", "a", "a-2", "a-7", "a", "a-2", "a-07", "-3", "a-x"):
+            lane = await listener.add(mock(), name=name)
+            ids.append(lane.id)
+            await listener.remove(lane)
+    assert ids == ["a", "a-2", "a-3", "a-4", "a-7", "a-8", "a-9", "a-07", "-3", "a-x"]
+
+
 class Engine(ScriptedBackend):
     """A backend whose engine can be killed: as a served one, it says so in its offers."""
 
