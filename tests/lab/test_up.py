@@ -6,9 +6,12 @@ import json
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import pytest
 from integration.programs import ROOT, Program, limit
 from lab.machines import Lab, Machine
+from lab.members import NOBODY_ELSE, done
 from lab.terminals import Player
 
 from punch.cli.up._engine_choice import PULL
@@ -90,3 +93,36 @@ def test_three_machines_become_one_address(
     # The user's own, and still there. It may wait for its connections when it is told to end.
     assert server.process.poll() is None
     server.kill()
+
+
+def status_of(machine: Machine) -> dict[str, Any]:
+    """What `punch status` says on *machine*."""
+    return dict(json.loads(done(machine, "status", "--json")))
+
+
+@pytest.mark.long
+@limit(120)
+def test_joining_moves_what_runs_and_drops_what_nobody_else_is_in(lab: Lab) -> None:
+    """Both began alone, each in a namespace of its own; what moved stays there when it ends."""
+    desk, laptop = lab.machine("desk"), lab.machine("laptop")
+    lab.meeting = NOBODY_ELSE
+
+    def up(machine: Machine) -> Program:
+        engine = {"PUNCH_INFERENCE_BACKEND": "mock", "PUNCH_MOCK_MODEL": f"model-{machine.name}"}
+        program = machine.start_punch("up", **engine)
+        program.wait_out("dashboard")
+        return program
+
+    _, moved = up(desk), up(laptop)
+    before, wanted = status_of(laptop)["namespace"], status_of(desk)["namespace"]
+    assert before != wanted
+    code = desk.folder / "code"
+    done(desk, "invite", "--file", str(code))
+    done(laptop, "join", "--file", str(code))
+    assert status_of(laptop)["namespace"] == wanted
+    assert [each.name for each in (laptop.data / "namespaces").glob("*@*")] == [wanted]
+    assert f"{before} was dropped" in moved.out
+    wait_for_models(laptop, "model-desk", "model-laptop")
+    assert moved.stop().code == 0
+    up(laptop)
+    assert status_of(laptop)["namespace"] == wanted

@@ -143,7 +143,9 @@ async def _join(settings: JoinSettings, shutdown: Shutdown) -> ExitCode:
     if settings.nearby:
         home = await _ask_nearby(settings)
     else:
-        home = await redeem(settings, called=settings.called, at=settings.at, lan=_lan(settings))
+        home = await redeem(
+            await read_code(settings), called=settings.called, at=settings.at, lan=_lan(settings)
+        )
     print(plain(str(home.namespace)), flush=True)
     moved = await move_running(home)
     rest = (
@@ -156,13 +158,18 @@ async def _join(settings: JoinSettings, shutdown: Shutdown) -> ExitCode:
     return ExitCode.OK
 
 
+async def read_code(settings: HasCode) -> str:
+    """The code that *settings* mean, which a person may be asked for."""
+    return await trio.to_thread.run_sync(_code, settings, abandon_on_cancel=True)
+
+
 async def redeem(
-    settings: HasCode, *, called: str | None = None, at: Sequence[str] = (), lan: Lan | None = None
+    code: str, *, called: str | None = None, at: Sequence[str] = (), lan: Lan | None = None
 ) -> Home:
-    """Join with the code that *settings* mean, and say what was found before anything is written.
+    """Join with *code*, and say what was found before anything is written.
 
     Args:
-      settings: Where the code is.
+      code: The code.
       called: What people call this machine, unless the invite says.
       at: Where a member is, if that is known.
       lan: Where to look for members.
@@ -171,7 +178,6 @@ async def redeem(
       PunchError: as `join_namespace` does.
 
     """
-    code = await trio.to_thread.run_sync(_code, settings, abandon_on_cancel=True)
     return await join_namespace(
         code, called=called, at=at, lan=lan, folder=namespaces_folder(), found=_tell
     )

@@ -231,6 +231,9 @@ class RunningUp:
     async def _serve(self, target: Target, shutdown: Shutdown, move: Move | None) -> Move | None:
         """Be *target* until told to end, or to become something else: that."""
         self._wanted = trio.Event()
+        if self._move is not None and self._move is not move:
+            # Asked for while nothing was open yet.
+            self._wanted.set()
         async with open_target(target, self._own, self._lending) as now:
             self._open, self._settings = now, target.settings
             self._known = await self._members(target.place)

@@ -9,14 +9,18 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import trio
+
 from ..._logs import get_logger
 from ...admin import call, open_admin
 from ...discovery.lan import real_lan
-from ...exceptions import NotRunning
-from ...membership import Home
+from ...exceptions import NotRunning, PeerUnreachable
+from ...membership import Home, LongCode, homes, list_members, parse_code
 from .._exits import ExitCode
+from .._namespace import namespaces_folder
+from .._output import plain
 from .._run import Shutdown, run_command, run_program
-from ..commands._join import redeem
+from ..commands._join import read_code, redeem
 from ..running._asking import admin_folder, move_running
 from ..running._detach import detach, runs_already
 from ..running._log_kept import open_kept_log
@@ -26,6 +30,9 @@ from ._running import RunningUp, say
 from ._up_settings import UpSettings
 
 log = get_logger("punch.up")
+
+# How often a member is looked for that is not there yet.
+JOIN_AGAIN_SECONDS = 3.0
 
 ABOUT = """\
 Make of this machine what it can be, behind one address for programs: a listener with the engines
@@ -52,9 +59,32 @@ async def up(settings: UpSettings, shutdown: Shutdown) -> ExitCode:
 
 
 async def _join(settings: UpSettings) -> Home:
+    """Join with the code; where no member is there yet, as soon as one is.
+
+    A service has its code in a file, and starts with it each time: what was joined is entered.
+    """
+    code = await read_code(settings)
+    parsed = parse_code(code)
+    folder = namespaces_folder()
+    if isinstance(parsed, LongCode):
+        for home in homes(folder):
+            if home.namespace.key == parsed.root and _is_member(home):
+                return home
     network = settings.network
     lan = None if network.lan is False else real_lan(network.lan_interfaces)
-    return await redeem(settings, called=settings.listener.name, lan=lan)
+    told = False
+    while True:
+        try:
+            return await redeem(code, called=settings.listener.name, lan=lan)
+        except PeerUnreachable as error:
+            if not told:
+                print(plain(f"waits for a member to join by: {error.message}"), flush=True)
+            told = True
+        await trio.sleep(JOIN_AGAIN_SECONDS)
+
+
+def _is_member(home: Home) -> bool:
+    return any(each.is_this_machine and each.state == "member" for each in list_members(home))
 
 
 async def running_status() -> Mapping[str, Any] | None:
