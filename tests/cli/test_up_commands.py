@@ -69,6 +69,18 @@ STATUS: dict[str, Any] = {
             "reason": "the server does not answer",
         }
     ],
+    "adopted": [
+        {
+            "url": "http://127.0.0.1:11434",
+            "program": "Ollama",
+            "how": "found",
+            "state": "resting",
+            "reason": "the server does not answer",
+            "models": ["llama3.2:1b"],
+        },
+        {"url": "http://127.0.0.1:1234", "how": "found", "state": "looking", "models": []},
+        {"url": "http://nas:8000", "program": "vLLM", "how": "named", "state": "looking"},
+    ],
     "workers": ["kitchen lends 8.0 GB"],
     "waits_for": ["an Ollama at http://127.0.0.1:11434"],
     "wrong": ["port 11434 is another program's: Ollama's own address is not served " * 2],
@@ -95,6 +107,11 @@ members
 lanes
   name    backend  state    busy  models
   ollama  openai   resting  1/4   the server does not answer
+
+adopted
+  url                     program  how    state    models
+  http://127.0.0.1:11434  Ollama   found  resting  the server does not answer
+  http://nas:8000         vLLM     named  looking  -
 
 workers
   kitchen lends 8.0 GB

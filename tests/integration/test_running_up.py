@@ -43,6 +43,7 @@ def test_up_without_a_terminal_is_asked_told_and_ended(programs: Programs, tmp_p
     # A second one shows the first.
     assert f"(process {said['process']})" in punch("up", "--detach")
 
+    token = json.loads((programs.data / "admin" / "admin.json").read_text())["token"]
     follower = programs.start_punch("logs", "-f", **variables)
     follower.wait_out("punch is up")
     file.write_text("[listener]\nstranger_tokens = 5\nslots = 3\n[gateway]\nhost = '127.0.0.2'\n")
@@ -62,6 +63,7 @@ def test_up_without_a_terminal_is_asked_told_and_ended(programs: Programs, tmp_p
     ended = follower.wait(30)
     assert ended.code == ExitCode.NOT_RUNNING
     assert "draining" in ended.out
+    assert token not in ended.out + (programs.data / "up.log").read_text()
     assert not (programs.data / "admin" / "admin.json").exists()
     for name in ("up.log", "up.out"):
         assert (programs.data / name).stat().st_mode & 0o777 == 0o600

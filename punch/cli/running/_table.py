@@ -32,6 +32,7 @@ def table_of(said: Mapping[str, Any], width: int = USUAL_COLUMNS) -> list[str]:
         lines += _labelled(label, text, width)
     lines += _rows("members", _members(said), width)
     lines += _rows("lanes", _lanes(said), width)
+    lines += _rows("adopted", _adopted(said), width)
     lines += _list("workers", _texts(said, "workers"), width)
     lines += _list("waits for", _texts(said, "waits_for"), width)
     lines += _list("wrong", _texts(said, "wrong"), width)
@@ -80,10 +81,28 @@ def _lanes(said: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         )
 
 
+def _adopted(said: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for each in _mappings(said, "adopted"):
+        # Of the usual places, those where somebody is; what a person has named, in any case.
+        if each.get("how") == "named" or each.get("state") != "looking":
+            yield (
+                _text(each.get("url")),
+                _text(each.get("program")),
+                _text(each.get("how")),
+                _text(each.get("state")),
+                _text(each.get("reason")) or ", ".join(_texts(each, "models")) or "-",
+            )
+
+
 _COLUMNS = {
     "members": ("name", "state", "models"),
     "lanes": ("name", "backend", "state", "busy", "models"),
+    "adopted": ("url", "program", "how", "state", "models"),
 }
+
+
+# Words that may be shortened where the terminal is narrow; a state is needed whole.
+_GIVING_WAY = ("name", "backend", "url", "program", "models")
 
 
 def _rows(title: str, rows: Iterator[tuple[str, ...]], width: int) -> list[str]:
@@ -91,7 +110,7 @@ def _rows(title: str, rows: Iterator[tuple[str, ...]], width: int) -> list[str]:
     if not found:
         return []
     heads = _COLUMNS[title]
-    names = [number for number, head in enumerate(heads) if head in ("name", "backend", "models")]
+    names = [number for number, head in enumerate(heads) if head in _GIVING_WAY]
     lines = aligned([heads, *found], width=width - 2, give_way=names)
     return ["", title, *(f"  {line}" for line in lines)]
 
