@@ -17,7 +17,7 @@ from punch.cli.splits._rpc_looking import MAX_ADDRESSES, Seen, search_of
 from punch.cluster.coordinator import ForeignLender, PlainSpeeds
 from punch.cluster.coordinator import _plain as plain
 from punch.exceptions import BackendError, ConfigurationError
-from punch.llama_cpp import RpcDevice, RpcFacts, RpcVersion
+from punch.llama_cpp import RpcDevice, RpcFacts, RpcVersion, Speeds
 from punch.settings import PlainRpcSettings, load, parse_flags
 
 HOME = ipaddress.ip_network("192.168.1.0/24")
@@ -162,6 +162,22 @@ def test_a_server_that_is_typed_needs_the_word_that_allows_it() -> None:
     ]
 
 
+async def test_how_fast_a_server_is_nobody_knows_so_it_is_taken_for_a_slow_one(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A quarter of this machine, or a slow processor: no model that fits here is given away."""
+
+    async def hello(*_: object, **__: object) -> RpcFacts:
+        return FACTS
+
+    monkeypatch.setattr(plain, "rpc_hello", hello)
+    words = ("--rpc-backend=127.0.0.1:50052", "--allow-plain-rpc")
+    for here, expected in ((Speeds(bandwidth=4e9, compute=8e9), (1e9, 2e9)), (FAST, (10e9, 50e9))):
+        (lender,) = foreign_lenders(typed(*words), here=here)
+        device = (await lender.survey()).devices[0]
+        assert (device.bandwidth, device.compute) == expected
+
+
 async def test_a_server_of_the_variable_is_left_out_with_the_reason() -> None:
     """It may be there for another program, so nothing fails."""
     (lender,) = foreign_lenders(typed(LLAMA_RPC_BACKENDS="127.0.0.1:50052"))
@@ -186,6 +202,7 @@ async def test_a_server_of_another_network_is_asked_nothing(
         await lender.survey()
 
 
+FAST = Speeds(bandwidth=1e12, compute=1e13)
 SPEEDS = PlainSpeeds(bandwidth=1e9, compute=1e9)
 
 

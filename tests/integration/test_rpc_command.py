@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -98,12 +97,6 @@ def test_a_model_is_split_over_a_server_that_runs_already_and_says_so(
         "LLAMA_RPC_BACKENDS": where,
     }
     common = ("--model", str(model_path), "--workers", ",", "--force", "--context", "512")
-    plan = programs.start_punch("plan", *common, "--json", **engine).wait(60)
-    assert (
-        "plain RPC is not allowed"
-        in json.loads(plan.out)["left_out_workers"][f"unauthenticated@{where}"]
-    )
-
     coordinator = programs.start_punch(
         "coordinator", *common, "--allow-plain-rpc", "--min-workers", "1", "--no-calibrate",
         **engine,

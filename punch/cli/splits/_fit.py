@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 import attrs
 import trio
 
-from ...cluster.coordinator import UNMEASURED_RATE
+from ...cluster.coordinator import UNMEASURED, UNMEASURED_RATE
 from ...exceptions import BackendError, ConfigurationError
 from ...gguf import Layout
 from ...llama_cpp import (
@@ -240,10 +240,11 @@ async def _fit(settings: FitSettings, shutdown: Shutdown) -> ExitCode:
     asked = Asked()
     if settings.ask:
         asked = await ask_workers(settings.network, identity=settings.identity)
-    foreign = await ask_foreign(foreign_lenders(settings.rpc))
+    here = await _here(settings.program, layout.quantization)
+    foreign = await ask_foreign(foreign_lenders(settings.rpc, here=here.speeds or UNMEASURED))
     found = fit(
         layout,
-        await _here(settings.program, layout.quantization),
+        here,
         wants,
         workers=[*_workers(settings), *asked.workers, *foreign.workers],
         left_out={**asked.left_out, **foreign.left_out},

@@ -286,7 +286,7 @@ class Lenders:
         self._plain: list[Lender] = [
             PlainLender(name, speeds=plain) for name in named if ":" in name
         ]
-        self._plain += foreign_lenders(settings.rpc)
+        self._plain += foreign_lenders(settings.rpc, here=speeds.kind)
         self._rescaled = partial(rescaled, usual=speeds.usual, kind=speeds.kind)
         self._names = None if settings.workers is None else [n for n in named if ":" not in n]
         self._borrower = borrower
@@ -313,8 +313,19 @@ class Lenders:
         return [*self._plain, *found]
 
 
-def foreign_lenders(settings: PlainRpcSettings) -> list[ForeignLender]:
+# How fast an RPC server is that runs already nobody says. A share of what this machine is keeps a
+# model here that fits here, and lets one that does not be split; the first answers teach the rest.
+UNKNOWN_SHARE = 0.25
+
+
+def foreign_lenders(
+    settings: PlainRpcSettings, *, here: Speeds = UNMEASURED
+) -> list[ForeignLender]:
     """The RPC servers that run already and are named, whether they may be used or not.
+
+    Args:
+      settings: Which they are.
+      here: How fast this machine is; see `UNKNOWN_SHARE`.
 
     Raises:
       ConfigurationError: if one was typed just now, and not that it may be used.
@@ -327,8 +338,10 @@ def foreign_lenders(settings: PlainRpcSettings) -> list[ForeignLender]:
             f"whoever is in that network: say {settings.said('is_allowed')} too, or have `punch "
             "worker` run there, which needs none"
         )
-    # How fast they are nobody says: the first answers teach it.
-    slow = PlainSpeeds(bandwidth=UNMEASURED.bandwidth, compute=UNMEASURED.compute)
+    slow = PlainSpeeds(
+        bandwidth=min(UNMEASURED.bandwidth, UNKNOWN_SHARE * here.bandwidth),
+        compute=min(UNMEASURED.compute, UNKNOWN_SHARE * here.compute),
+    )
     return [
         ForeignLender(place, speeds=slow, is_allowed=settings.is_allowed)
         for place in dict.fromkeys(settings.backends)
