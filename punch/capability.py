@@ -113,6 +113,10 @@ class ModelOffer:
     """Whether a machine of a split is reached by plain RPC, where nobody proves who it is and
     nothing is hidden on the way; minor 2."""
 
+    machines: int | None = None
+    """Machines that it runs over, the one of its head among them, if it is split; `None` where that
+    is not told. Minor 2."""
+
     loaded_bytes: int | None = None
     """Memory that the loaded model takes, in bytes, as its engine says; minor 2."""
 

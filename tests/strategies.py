@@ -112,6 +112,7 @@ offers = st.builds(
     split=st.booleans(),
     own_workers=st.booleans(),
     plain_rpc=st.booleans(),
+    machines=maybe(st.integers(1, 1 << 16)),
     loaded_bytes=maybe(counts),
     gpu_bytes=maybe(counts),
 )

@@ -14,7 +14,7 @@ from ..events import Decided as DecidedEvent
 from ..exceptions import CODES, CONNECTION_LOST
 from ..peers import Candidate, PeerRecord
 from ..routing import Decision, RouteRequest, Startable
-from ..routing.kinds import Kind, kind_of
+from ..routing.kinds import Kind, best_of_kinds, kind_of, why_taken
 from ..wire import Segment, Timings, Usage, bounded, short_word
 
 LOG_VERSION = 1
@@ -111,6 +111,10 @@ class Decided:
 
     explored: bool = False
     """The chosen one was not the best: it was asked in order to measure it."""
+
+    taken: str = ""
+    """Why the chosen one was taken and none of another kind, in a few words; empty where there is
+    one kind only, and in lines of before."""
 
     def score_of(self, peer_id: PeerId | None) -> float | None:
         """The score of a peer, if it has one."""
@@ -272,6 +276,18 @@ def decided(
     weighed = (*kept, *lost)
     seen = {candidate.id for candidate in (*best, *(candidate for candidate, _ in others))}
     chosen = decision.chosen
+    ways = best_of_kinds(weighed)
+    taken = ""
+    if chosen is not None and len(ways) > 1:
+        start = kept[0].start
+        taken = why_taken(
+            kept[0],
+            ways,
+            unit=decision.unit,
+            lowest_is_best=decision.lowest_is_best,
+            explored=decision.explored,
+            is_forced=start is not None and start.offer.is_forced,
+        )
     return Decided(
         request_id=request_id,
         reason=reason,
@@ -289,6 +305,7 @@ def decided(
         weighed=weighed,
         left_out=len(decision.order) + len(decision.removed) - len(weighed),
         explored=decision.explored,
+        taken=taken,
     )
 
 

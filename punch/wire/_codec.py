@@ -92,6 +92,7 @@ SINCE: Mapping[tuple[type[Any], str], int] = {
     (ModelOffer, "split"): 1,
     (ModelOffer, "own_workers"): 2,
     (ModelOffer, "plain_rpc"): 2,
+    (ModelOffer, "machines"): 2,
     (ModelOffer, "loaded_bytes"): 2,
     (ModelOffer, "gpu_bytes"): 2,
     (Lane, "max_seconds"): 1,

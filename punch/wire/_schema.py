@@ -176,6 +176,7 @@ _offer = record(
     split=flag,
     own_workers=flag,
     plain_rpc=flag,
+    machines=integer(1, 1 << 16),
     loaded_bytes=_count,
     gpu_bytes=_count,
 )
@@ -255,8 +256,8 @@ _claim = record(
 
 
 _LATER = (
-    "id lane max_output architecture embedding_length split own_workers plain_rpc loaded_bytes "
-    "gpu_bytes"
+    "id lane max_output architecture embedding_length split own_workers plain_rpc machines "
+    "loaded_bytes gpu_bytes"
 )
 _UNKNOWN_TO_MINOR_0 = {name: getattr(ModelOffer(name=""), name) for name in _LATER.split()}
 

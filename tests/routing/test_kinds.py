@@ -80,6 +80,8 @@ def why(decision: Decision, **given: Any) -> str:
         (None, {}, "peer", "a peer, whole"),
         ("process", {"load_seconds": 12.0}, "here", "this machine, whole, to be loaded in 12 s"),
         ("network", {"split": True}, "split", "split over several machines"),
+        ("network", {"split": True, "machines": 3}, "split", "split over 3 machines"),
+        ("network", {"machines": 3}, "peer", "a peer, whole"),
         ("process", {"split": True}, "split", "split over several machines, run from this machine"),
     ],
 )

@@ -32,6 +32,11 @@ class Head(Protocol):
         """Whether one of these machines is reached by plain RPC, where nobody proves who it is."""
         ...
 
+    @property
+    def machines(self) -> int | None:
+        """Machines of that start, the server's own among them; `None` before the first."""
+        ...
+
     async def prepare(self, supervised: Supervised) -> None:
         """Reserve what the server needs, before each of its starts.
 

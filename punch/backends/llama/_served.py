@@ -109,9 +109,12 @@ class ServedBackend:
         if supervised.state == "failed":
             return ()
         offer = self._offer
-        if self._head is not None and (self._head.is_own or self._head.is_plain):
+        if self._head is not None:
             offer = attrs.evolve(
-                offer, own_workers=self._head.is_own, plain_rpc=self._head.is_plain
+                offer,
+                own_workers=self._head.is_own,
+                plain_rpc=self._head.is_plain,
+                machines=self._head.machines,
             )
         if supervised.state in ("starting", "restarting"):
             return (attrs.evolve(offer, load_seconds=supervised.load_seconds),)

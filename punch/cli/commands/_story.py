@@ -13,7 +13,7 @@ from ...decision_log import Attempted, Decided, Ended, ScoredCandidate, Story
 from ...exceptions import DeadlineExceeded, PeerFailed, PeerRefused, PeerTimeout, PeerUnreachable
 from ...peers import short_id, shown_names
 from ...routing import Startable
-from ...routing.kinds import best_of_kinds, why_taken
+from ...routing.kinds import best_of_kinds
 from ...routing.starts import START
 from .._columns import folded, padded, shortened, width_of
 from .._output import plain
@@ -265,15 +265,7 @@ def _taken(decision: Decided, ways: Mapping[str, ScoredCandidate]) -> str:
     chosen = decision.weighed[0]
     if len(ways) == 1 or chosen.kind is None:
         return f"each: {next(iter(ways.values())).kind}"
-    why = why_taken(
-        chosen,
-        ways,
-        unit=decision.unit,
-        lowest_is_best=decision.lowest_is_best,
-        explored=decision.explored,
-        is_forced=chosen.start is not None and chosen.start.offer.is_forced,
-    )
-    said = [f"taken: {chosen.kind}: {why}"]
+    said = [f"taken: {chosen.kind}{f': {decision.taken}' if decision.taken else ''}"]
     for word, one in ways.items():
         if word != chosen.kind.word:
             score = _scored(one.score, decision.unit)

@@ -88,8 +88,7 @@ class Split:
         self._lenders = lenders
         self._learning = Learning(lessons)
         self._planner = planner
-        self._here = tuple(here)
-        self._build = build
+        self._here, self._build = tuple(here), build
         self._telling = telling
         self._nursery = nursery
         self._is_forced = is_forced
@@ -102,6 +101,7 @@ class Split:
         self._guessing = Guessing(telling.model)
         self.plan: Plan | None = None
         """What lies where, of the last start."""
+        self.machines: int | None = None
         self.is_own = self.is_plain = False
         """As `Head` has them, of that plan."""
         self.is_loading = False
@@ -146,7 +146,7 @@ class Split:
             await self._release(name)
         plan = self._guessing.judged(plan)
         self._telling.planned(plan, before=self.plan, left_out=surveys.left_out)
-        self.plan, self.is_loading = plan, True
+        self.plan, self.is_loading, self.machines = plan, True, len(plan.workers) + 1
         self._learning.begin(plan, [*self._here, *surveys.devices()])
         self.is_own, self.is_plain = _whose([self._held[one].lendable for one in plan.workers])
 

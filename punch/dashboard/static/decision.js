@@ -45,6 +45,7 @@ function summary(decided, chosen, able) {
   const of = decided.weighed.length + decided.left_out;
   const parts = [decided.policy];
   if (chosen) parts.push(decided.unit === "s" ? `predicted ${seconds(sum(chosen.terms))}` : `score ${score(sum(chosen.terms))}`);
+  if (chosen?.kind && decided.taken) parts.push(`${chosen.kind.word}: ${decided.taken}`);
   parts.push(`${count(able)} of ${plural(of, "peer")} could be asked`);
   return parts.join(" · ");
 }

@@ -95,4 +95,5 @@ def kind_of(candidate: Candidate, start: Startable | None = None) -> Kind | None
         )
     offer = candidate.offer
     word = SPLIT if offer.split else HERE if is_here else PEER
-    return Kind(word=word, is_here=is_here, load_seconds=offer.load_seconds)
+    machines = offer.machines if offer.split else None
+    return Kind(word=word, is_here=is_here, machines=machines, load_seconds=offer.load_seconds)
