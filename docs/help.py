@@ -18,6 +18,8 @@ from punch.bootstrap import __main__ as bootstrap
 from punch.cli import ExitCode
 from punch.cli.splits._coordinator import ABOUT as COORDINATOR
 from punch.cli.splits._split_settings import CoordinatorSettings
+from punch.cli.up._up import ABOUT as UP
+from punch.cli.up._up_settings import UpSettings
 from punch.cluster.worker import __main__ as worker
 from punch.dialer import __main__ as dialer
 from punch.gateway import __main__ as gateway
@@ -48,6 +50,7 @@ def helps() -> str:
             (worker, WorkerSettings),
         )
     ]
+    texts.insert(0, help_text("punch up", UP, UpSettings))
     texts.append(help_text("punch coordinator", COORDINATOR, CoordinatorSettings))
     return "\n".join(f"```text\n{text.rstrip()}\n```" for text in texts)
 

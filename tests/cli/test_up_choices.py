@@ -179,6 +179,21 @@ def test_the_program_that_is_said_is_the_only_one() -> None:
     assert engine.settings.model == str(SMALL.path)
 
 
+def test_a_program_that_is_said_needs_a_model_alone() -> None:
+    """Nobody is told to get an engine who has named one."""
+    missing = choose_engines(said("variable", program="/opt/llama-server"), Found())
+    assert missing == NoEngine(what="a model", remedy=PULL)
+
+
+def test_a_server_that_is_said_is_asked() -> None:
+    """Unless a model file is said, too, which an engine here runs."""
+    url = "http://127.0.0.1:9000"
+    assert chosen(said("file", openai_url=url), Found()) == [("openai", None)]
+    found = Found(is_embedded=True)
+    both = said("file", openai_url=url, model="smollm2")
+    assert chosen(both, found) == [("embedded", "smollm2")]
+
+
 @pytest.mark.parametrize(
     ("models", "memory", "expected"),
     [

@@ -149,8 +149,7 @@ async def _join(settings: JoinSettings, shutdown: Shutdown) -> ExitCode:
     print(plain(str(home.namespace)), flush=True)
     moved = await move_running(home)
     rest = (
-        f"Programs of punch are in {home.namespace} from now on; start one with: "
-        "punch serve --listen-too"
+        f"Programs of punch are in {home.namespace} from now on; start one with: punch up"
         if moved is None
         else f"The `punch up` that runs here has moved into {home.namespace}"
     )

@@ -103,10 +103,13 @@ def choose_engines(settings: BackendSettings, found: Found) -> tuple[OwnEngine, 
         if named.model is None:
             model = best_model(found.models, found.memory_bytes)
             if model is None:
-                return _nothing(found)
+                return NoEngine(what="a model", remedy=PULL)
             named = attrs.evolve(named, model=str(model.path))
         why = f"{settings.said('program')} names the program"
         return (OwnEngine(settings=named, why=why),)
+    if settings.model is None and settings.openai_url is not None:
+        server = attrs.evolve(settings, name="openai")
+        return (OwnEngine(settings=server, why=f"{settings.said('openai_url')} names a server"),)
     if settings.model is None:
         model = best_model(found.models, found.memory_bytes)
         if model is None or not found.has_engine:

@@ -44,7 +44,7 @@ async def tell_next(
         elsewhere = join_lines(network).elsewhere
     else:
         elsewhere = None
-        if terminal is not None and home.is_admin:
+        if terminal is not None and status.is_admin:
             # A code says where this machine is: without a network there is nothing to say yet.
             if not any(not parse_address(each).is_loopback() for each in status.listens):
                 return False

@@ -148,10 +148,12 @@ class OwnLane:
             try:
                 self.lane = await listener.add(self._opens(settings))
             except PunchError as error:
-                troubles.append(f"{engine.settings.name}: {error.message}")
-                log.warning(
-                    "an engine does not start", backend=engine.settings.name, why=error.message
-                )
+                trouble = f"{engine.settings.name}: {error.message}"
+                troubles.append(trouble)
+                # Each try would say the same again.
+                if trouble not in self.troubles:
+                    backend = engine.settings.name
+                    log.warning("an engine does not start", backend=backend, why=error.message)
             else:
                 self.troubles = ()
                 return True

@@ -14,7 +14,7 @@ import trio
 
 from ..._background import open_background
 from ..._logs import get_logger
-from ...exceptions import PunchError
+from ...exceptions import ConfigurationError, PunchError
 from ...membership import Home, MemberStatus, list_members
 from .._namespace import Place, namespaces_folder
 from .._output import plain
@@ -275,9 +275,15 @@ class RunningUp:
             nursery.start_soon(watch, self._wanted)
 
     async def _members(self, place: Place) -> tuple[MemberStatus, ...]:
+        """The members that this machine knows of; those of before if that cannot be read now."""
         if place.home is None:
             return ()
-        return await trio.to_thread.run_sync(list_members, place.home)
+        try:
+            return await trio.to_thread.run_sync(list_members, place.home)
+        except ConfigurationError as error:
+            # Taken off this machine just now, which ends the program, or damaged.
+            log.debug("the members cannot be read", why=error.message)
+            return self._known
 
     async def _watch(self, now: Opened) -> None:
         """Tell people what comes and goes, and what the next machine types once it can be told."""
