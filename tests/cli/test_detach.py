@@ -75,6 +75,26 @@ def test_what_is_typed_goes_to_the_program_and_the_flag_does_not() -> None:
     assert command[1:] == ["-m", "punch", "up", "--log-file", "up.log", "--port", "1"]
 
 
+def test_a_typed_code_is_on_no_command_line_of_what_stays(
+    monkeypatch: pytest.MonkeyPatch, started: list[subprocess.Popen[bytes]]
+) -> None:
+    """It goes through standard input, which nobody else reads."""
+    commands: list[list[str]] = []
+
+    def note(arguments: list[str], log_file: Path) -> list[str]:
+        commands.append(command_of(arguments, log_file))
+        return [sys.executable, "-c", UP]
+
+    monkeypatch.setattr(_detach, "command_of", note)
+    typed = ["punch1secret", "--detach", "--port", "1"]
+    assert detach(typed, log_file=None, asks_code=False, code="punch1secret") == ExitCode.OK
+    ((*_, last),) = commands
+    assert "punch1secret" not in " ".join(commands[0])
+    assert "-" in commands[0]
+    assert last == "1"
+    assert ask("status")["code"] == "punch1secret\n"
+
+
 @pytest.mark.parametrize(
     ("said", "up"),
     [

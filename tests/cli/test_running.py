@@ -108,6 +108,17 @@ def test_a_program_runs_though_it_cannot_be_written_down(
     assert "`punch down` will not find this program" in caplog.text
 
 
+def test_what_could_not_be_written_is_not_left_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk is none the fuller."""
+
+    def fail(path: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with noted("punch serve"):
+        assert list((data_folder() / "running").iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("code", "status"), [(HEEDS, -signal.SIGTERM), (DRAINS, 0), (IGNORES, -signal.SIGKILL)]
 )

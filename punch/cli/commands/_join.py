@@ -125,17 +125,22 @@ def _code(settings: HasCode) -> str:
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is no text"
             raise ConfigurationError(f"{settings.file} cannot be read: {why}") from None
-    if settings.code not in (None, "-"):
-        print(
-            "punch: a code on the command line is seen by every program of this machine, and stays "
-            "in the shell's history; `punch join` asks for it",
-            file=sys.stderr,
-        )
-        return settings.code or ""
+    if settings.code is not None and settings.code != "-":
+        return warned_of(settings.code)
     if settings.code is None and sys.stdin.isatty():
         # Not shown: somebody may look over the shoulder, and a terminal remembers.
         return getpass.getpass("code: ")
     return read_line()
+
+
+def warned_of(code: str) -> str:
+    """*code*, which was typed on a command line: that others saw it is said."""
+    print(
+        "punch: a code on the command line is seen by every program of this machine, and stays "
+        "in the shell's history; `punch join` asks for it",
+        file=sys.stderr,
+    )
+    return code
 
 
 async def _join(settings: JoinSettings, shutdown: Shutdown) -> ExitCode:

@@ -54,21 +54,27 @@ def runs_already() -> bool:
     return True
 
 
-def detach(arguments: Sequence[str], *, log_file: Path | None, asks_code: bool) -> ExitCode:
+def detach(
+    arguments: Sequence[str], *, log_file: Path | None, asks_code: bool, code: str | None = None
+) -> ExitCode:
     """Start `punch up` with *arguments*, less the flag for this, and wait until it is up.
 
     Args:
       arguments: What was typed after the command.
       log_file: Where its log goes; `None` for the usual file.
       asks_code: Whether it joins with a code from standard input.
+      code: The code, where it is among *arguments*.
 
     Raises:
       ConfigurationError: if its files cannot be written.
 
     """
-    typed = asks_code and sys.stdin.isatty()
-    # It has no terminal to ask at.
-    code = getpass.getpass("code: ") if typed else None
+    # What the program's command line says, all of this machine may read for as long as it runs.
+    arguments = ["-" if code is not None and each == code else each for each in arguments]
+    if asks_code and sys.stdin.isatty():
+        # It has no terminal to ask at.
+        code = getpass.getpass("code: ")
+    typed = code is not None
     printed = (log_file or log_path()).with_suffix(".out")
     with _private(printed) as output:
         process = subprocess.Popen(  # noqa: S603 - this very program, with what was typed for it

@@ -42,14 +42,16 @@ def noted(name: str) -> Iterator[None]:
     mark = ProcessMark.of(os.getpid())
     assert mark is not None, "we run"
     path = _folder() / f"{mark.pid}.json"
+    beside = path.with_suffix(".new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        beside = path.with_suffix(".new")
         beside.write_text(json.dumps({"name": name, **attrs.asdict(mark)}), encoding="utf-8")
         beside.replace(path)
     except OSError as error:
         # It runs all the same; only `punch down` will not know of it.
-        log.warning("`punch down` will not find this program", path=path, why=error.strerror)
+        log.warning("`punch down` will not find this program", path=str(path), why=error.strerror)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
         yield
         return
     try:

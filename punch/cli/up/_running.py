@@ -235,9 +235,9 @@ class RunningUp:
             # Asked for while nothing was open yet.
             self._wanted.set()
         async with open_target(target, self._own, self._lending) as now:
-            self._open, self._settings = now, target.settings
             self._known = await self._members(target.place)
-            self._state = "serving"
+            # At one moment: whoever sees its addresses takes it for up.
+            self._open, self._settings, self._state = now, target.settings, "serving"
             shutdown.drains = True
             if move is not None and target.place.home is not None:
                 mark_last(target.place.home, folder=self._folder)

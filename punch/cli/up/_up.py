@@ -20,7 +20,7 @@ from .._exits import ExitCode
 from .._namespace import namespaces_folder
 from .._output import plain
 from .._run import Shutdown, run_command, run_program
-from ..commands._join import read_code, redeem
+from ..commands._join import read_code, redeem, warned_of
 from ..running._asking import admin_folder, move_running
 from ..running._detach import detach, runs_already
 from ..running._log_kept import open_kept_log
@@ -110,8 +110,11 @@ def main(arguments: Sequence[str]) -> int:
 
     def run(settings: UpSettings) -> ExitCode:
         if settings.detach and not runs_already():
-            asks = settings.joins and settings.file is None and settings.code in (None, "-")
-            return detach(arguments, log_file=settings.log_file, asks_code=asks)
+            code = None if settings.code == "-" else settings.code
+            asks = settings.joins and settings.file is None and code is None
+            if code is not None:
+                warned_of(code)
+            return detach(arguments, log_file=settings.log_file, asks_code=asks, code=code)
         return ExitCode(run_program("punch up", ABOUT, UpSettings, up, arguments, stays=True))
 
     return run_command("punch up", ABOUT, UpSettings, run, arguments)
