@@ -51,6 +51,19 @@ class Fault:
 
 
 FAULTS = (
+    # ---- commands to a running program ----
+    Fault(
+        name="any token opens the door",
+        old='if hmac.compare_digest(command.token.encode("utf-8", "replace"), self._token):',
+        new="if command.token is not None:",
+        tests=("tests/admin/test_admin.py",),
+    ),
+    Fault(
+        name="a killed program is asked",
+        old="return door if door is not None and door.mark.is_running else None",
+        new="return door",
+        tests=("tests/admin/test_door.py",),
+    ),
     # ---- the session ----
     Fault(
         name="a credit is dropped",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import trio
@@ -26,9 +26,12 @@ def saying(value: Any) -> Handler:
 
 
 @contextmanager
-def running_up(handlers: Mapping[str, Handler]) -> Iterator[None]:
-    """Commands of this user reach *handlers*, in the data folder of the test."""
-    began, ends = threading.Event(), trio.Event()
+def running_up(handlers: Mapping[str, Handler], ends: trio.Event | None = None) -> Iterator[None]:
+    """Commands of this user reach *handlers*, in the data folder of the test.
+
+    It ends with the context, or as soon as a handler sets *ends*.
+    """
+    began, ends = threading.Event(), trio.Event() if ends is None else ends
     tokens: list[trio.lowlevel.TrioToken] = []
 
     async def serve() -> None:
@@ -43,6 +46,7 @@ def running_up(handlers: Mapping[str, Handler]) -> Iterator[None]:
     try:
         yield
     finally:
-        tokens[0].run_sync_soon(ends.set)
+        with suppress(trio.RunFinishedError):
+            tokens[0].run_sync_soon(ends.set)
         thread.join(LIMIT_SECONDS)
         assert not thread.is_alive()

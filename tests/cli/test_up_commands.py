@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import webbrowser
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from running_up import running_up, saying
 
 from punch.admin import Call
 from punch.cli import ExitCode
 from punch.cli._columns import width_of
 from punch.cli.running import _logs as logs_module
+from punch.cli.running import noted
 from punch.cli.running._asking import log_path
 from punch.cli.running._logs import logs
 from punch.cli.running._open import has_screen, open_dashboard
@@ -144,6 +147,15 @@ def test_where_nothing_runs_there_is_a_code_for_that(
 
 
 # ---- status ----
+
+
+def test_other_programs_that_run_are_named_where_no_up_does(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A listener that somebody has started is no `punch up`, and is not nothing."""
+    with noted("punch listener"):
+        assert status([]) == ExitCode.NOT_RUNNING
+    assert f"`punch listener` runs (process {os.getpid()})" in capsys.readouterr().err
 
 
 def test_the_table_has_all_that_is_known() -> None:
@@ -333,6 +345,28 @@ def test_logs_are_lines_for_people_or_for_programs(capsys: pytest.CaptureFixture
 def test_a_line_of_another_version_is_shown_as_far_as_it_goes(line: dict[str, Any]) -> None:
     """Without a time, or without fields."""
     assert logs_module.shown(line).startswith("- ")
+
+
+def test_whoever_follows_is_told_of_the_end_and_sees_no_line_twice(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What was written to a file was seen already."""
+    log_path().parent.mkdir(parents=True)
+    log_path().write_text("in the file\n")
+
+    ends = trio.Event()
+
+    async def tell(call: Call) -> None:
+        await call.tell({"lost": 0, "lines": [LINE]})
+        ends.set()
+        await trio.sleep_forever()
+
+    with running_up({"logs": tell}, ends):
+        assert logs(["-f"]) == ExitCode.NOT_RUNNING
+    said = capsys.readouterr()
+    assert said.out.count("serving") == 1
+    assert "in the file" not in said.out
+    assert "ended before it had answered" in said.err
 
 
 def test_the_end_of_the_last_log_is_shown_where_none_runs(

@@ -17,7 +17,6 @@ from ...settings import SWITCH, Settings, count, of, setting
 from .._exits import ExitCode
 from .._output import plain
 from .._run import run_command
-from .._streams import only
 from ._asking import admin_folder, log_path
 from ._log_file import last_lines
 from ._ring import MAX_LINES
@@ -86,28 +85,27 @@ def _print(value: Mapping[str, Any], *, as_json: bool) -> None:
     sys.stdout.flush()
 
 
-async def _follow(settings: LogsSettings) -> None:
+async def _show(settings: LogsSettings) -> ExitCode:
     arguments = {"lines": settings.lines, "follow": settings.follow}
-    async with follow(admin_folder(), "logs", **arguments) as replies:
-        async for value in replies:
-            _print(value, as_json=settings.json)
-
-
-def _logs(settings: LogsSettings) -> ExitCode:
+    is_there = False
     try:
-        trio.run(_follow, settings)
-    except (NotRunning, BaseExceptionGroup) as raised:
-        error = only(raised)
-        if not isinstance(error, NotRunning):
-            raise
-        lines = last_lines(log_path(), settings.lines)
+        async with follow(admin_folder(), "logs", **arguments) as replies:
+            async for value in replies:
+                is_there = True
+                _print(value, as_json=settings.json)
+    except NotRunning as error:
+        lines = [] if is_there else last_lines(log_path(), settings.lines)
         if not lines:
-            raise error from None
+            raise
         # As they stand in the file: JSON, whoever reads them.
         print(*lines, sep="\n")
         print(f"punch: {error} (these lines are the end of {log_path()})", file=sys.stderr)
         return ExitCode.NOT_RUNNING
     return ExitCode.OK
+
+
+def _logs(settings: LogsSettings) -> ExitCode:
+    return trio.run(_show, settings)
 
 
 def logs(arguments: Sequence[str]) -> int:

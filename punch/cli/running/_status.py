@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Sequence
 
 import attrs
 
+from ...exceptions import NotRunning
 from ...settings import SWITCH, Settings, of, setting
 from .._exits import ExitCode
 from .._run import run_command
 from ._asking import ask
+from ._ledger import running_here
 from ._table import USUAL_COLUMNS, table_of
 
 ABOUT = """\
@@ -27,7 +30,12 @@ class StatusSettings(Settings):
 
 
 def _status(settings: StatusSettings) -> ExitCode:
-    said = ask("status")
+    try:
+        said = ask("status")
+    except NotRunning:
+        for each in running_here():
+            print(f"punch: `{each.name}` runs (process {each.mark.pid})", file=sys.stderr)
+        raise
     if settings.json:
         print(json.dumps(said, ensure_ascii=False))
         return ExitCode.OK
