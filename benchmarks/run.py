@@ -33,6 +33,7 @@ import memory
 import misbehaving
 import misbehaving_real
 import policies
+import pool
 import streams
 import two_listeners
 from _results import Report, UnavailableError, document, remarks, table
@@ -45,7 +46,7 @@ MEASUREMENTS = {
 }
 
 # With programs and sections of their own.
-APART = {"gateway": gateway, "misbehaving": misbehaving}
+APART = {"gateway": gateway, "misbehaving": misbehaving, "pool": pool}
 
 
 def _say(text: str) -> None:

@@ -218,6 +218,59 @@ async def test_a_model_that_must_be_loaded_first_says_about_how_long(
     assert seconds["large"] == 80
 
 
+async def test_a_model_that_is_being_loaded_says_what_is_left_of_that(
+    autojump_clock: MockClock,
+) -> None:
+    """Who waits for it may be served sooner than by another server that would load it, too."""
+    server = Ollama("large")
+    server.tags["large"] = {"size": 40_000_000_000}
+    server.pace = 30.0
+    seconds: dict[float, float] = {}
+    async with adopted(server) as backend, trio.open_nursery() as nursery:
+        nursery.start_soon(ask, backend, "large")
+        for at in (0, 10, 25, 30.5):
+            await trio.sleep_until(at)
+            seconds[at] = offer_of(backend, "large").load_seconds
+        nursery.cancel_scope.cancel()
+    assert seconds[0] == 80
+    assert 80 - 10 <= seconds[10] <= 80 - 10 + 4
+    assert 80 - 25 <= seconds[25] <= 80 - 25 + 4
+    # Its first word says that it is there, whatever was guessed.
+    assert seconds[30.5] == 0
+
+
+async def test_a_load_that_comes_to_nothing_is_to_be_waited_for_in_full(
+    autojump_clock: MockClock,
+) -> None:
+    """And one that takes longer than was guessed is never said to be done."""
+    server = Ollama("small")
+    server.pace = 1000.0
+    async with adopted(server) as backend:
+        whole = offer_of(backend, "small").load_seconds
+        with trio.move_on_after(60):
+            await ask(backend, "small")
+        left = offer_of(backend, "small").load_seconds
+        await trio.sleep(5)
+        after = offer_of(backend, "small").load_seconds
+    assert left == pytest.approx(0.1 * whole)
+    assert after == whole
+
+
+async def test_the_time_for_loading_is_none_for_reading_the_prompt(
+    autojump_clock: MockClock,
+) -> None:
+    """The server would be taken for one that reads slowly, for long."""
+    server = Ollama("small")
+    server.pace = 4.0
+    async with adopted(server) as backend:
+        first = await ask(backend, "small")
+        server.running["small"] = 4096
+        await trio.sleep(5)
+        second = await ask(backend, "small")
+    assert first.timings.prefill is None
+    assert second.timings.prefill == pytest.approx(4.0, abs=0.5)
+
+
 @pytest.mark.parametrize("api", ["v0", "v1"])
 async def test_lm_studio_tells_of_its_models(api: str, autojump_clock: MockClock) -> None:
     """By its new API, or by its old one."""

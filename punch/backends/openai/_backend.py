@@ -7,11 +7,12 @@ which models it has: what it tells is read by `_survey`, what is offered of it d
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+import attrs
 import trio
 
 from ..._background import open_background
@@ -184,20 +185,22 @@ class OpenAIBackend:
             told=Told(words=survey.thinking, features=features or frozenset()),
         )
         self._under_way += 1
+        load = _Load(self._shelf, request.model, emit, self._tell)
         try:
             if has_tools(request) and _are_written(request, survey):
-                generation = await ask_in_writing(request, emit, ask)
+                generation = await ask_in_writing(request, load.emit, ask)
             else:
-                generation = await ask(request, emit)
+                generation = await ask(request, load.emit)
         except BackendCrashed:
             # Whether it was this one connection, or the server is gone, the next look tells.
             self._wanted.set()
             raise
         finally:
             self._under_way -= 1
+            load.end()
         if request.model is not None:
             self._shelf.served(request.model)
-        return generation
+        return load.timed(generation)
 
     async def loaded(self) -> tuple[str, ...]:
         """Names of the models on offer that the server has in memory, as it says now."""
@@ -308,6 +311,46 @@ class OpenAIBackend:
                     self._wanted.set()
                     self._tell()
                 return
+
+
+class _Load:
+    """Follows one request whose model its server must load first, if that is so.
+
+    Args:
+      shelf: Has the model.
+      model: The model.
+      emit: Gets the text.
+      tell: Called when the offers have changed.
+
+    """
+
+    def __init__(
+        self, shelf: Shelf, model: str | None, emit: Emit, tell: Callable[[], None]
+    ) -> None:
+        self._shelf, self._model, self._emit, self._tell = shelf, model or "", emit, tell
+        self._was_needed = self._is_on = shelf.must_load(self._model)
+        if self._is_on:
+            shelf.loads.begin(self._model, trio.current_time())
+
+    async def emit(self, text: str, tokens: int) -> None:
+        """Pass text on; the first says that the model is there."""
+        if self._is_on:
+            self._is_on = False
+            self._shelf.has_loaded(self._model, trio.current_time())
+            self._tell()
+        await self._emit(text, tokens)
+
+    def end(self) -> None:
+        """Take note that the request is over."""
+        if self._is_on:
+            self._is_on = False
+            self._shelf.loads.end(self._model)
+
+    def timed(self, generation: Generation) -> Generation:
+        """*generation* without a time for reading the prompt that may be one for loading."""
+        if not self._was_needed:
+            return generation
+        return attrs.evolve(generation, timings=attrs.evolve(generation.timings, prefill=None))
 
 
 class _Reminder:

@@ -5,11 +5,13 @@
 * A model that its server refused to answer with is withdrawn: until the server tells something else
   of it, or was away, or some time has passed. The time doubles until an answer succeeds.
 * What a setting says of features and context counts more than what the server tells.
+* A model that a request has its server load is offered with the seconds that are left of that: who
+  waits for it may be served sooner than by another server that loads it, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import attrs
@@ -32,6 +34,9 @@ SMALL_BODY_BYTES = 64 * 1024
 LOAD_BYTES_PER_SECOND = 500e6
 DEFAULT_LOAD_SECONDS = 10.0
 MAX_LOAD_SECONDS = 600.0
+
+# What is left of a load that takes longer than was guessed, as a share of the guess.
+LEAST_LEFT = 0.1
 
 # What is said of single models; of ten thousand bad names the owner needs no ten thousand lines.
 MAX_SAID = 20
@@ -62,6 +67,37 @@ class _Placed:
     facts: Facts
 
 
+class Loads:
+    """The models that requests have their server load now."""
+
+    def __init__(self) -> None:
+        # Since when, and for how many requests.
+        self._under_way: dict[str, tuple[float, int]] = {}
+
+    def begin(self, name: str, now: float) -> None:
+        """Take note of a request for a model that is not in memory."""
+        since, count = self._under_way.get(name, (now, 0))
+        self._under_way[name] = (since, count + 1)
+
+    def end(self, name: str) -> None:
+        """Take note that such a request is over before it got a word."""
+        since, count = self._under_way.pop(name, (0.0, 0))
+        if count > 1:
+            self._under_way[name] = (since, count - 1)
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Forget all models but *names*: the others are in memory, or gone."""
+        kept = set(names)
+        self._under_way = {name: one for name, one in self._under_way.items() if name in kept}
+
+    def told(self, offer: ModelOffer, now: float) -> ModelOffer:
+        """*offer* with the seconds that are left until it can answer."""
+        if offer.name not in self._under_way:
+            return offer
+        whole, passed = offer.load_seconds, now - self._under_way[offer.name][0]
+        return attrs.evolve(offer, load_seconds=max(LEAST_LEFT * whole, whole - passed))
+
+
 class Shelf:
     """The offers of one server.
 
@@ -83,6 +119,7 @@ class Shelf:
     ) -> None:
         self.offers: tuple[ModelOffer, ...] = ()
         """The offers that stand."""
+        self.loads = Loads()
         self._say = say
         self._features = features
         self._context = context
@@ -122,12 +159,13 @@ class Shelf:
             if after is None or (before is not None and before.facts != after.facts):
                 self._forgive(name)
         self._placed = placed
+        self.loads.keep(name for name, each in placed.items() if each.loaded is False)
         self._stand(now)
 
     def clear(self) -> None:
         """Offer nothing: the server is away. What comes back is asked as if for the first time."""
         self._placed, self._rests, self._lost, self._whole = {}, {}, {}, None
-        self.offers = ()
+        self.offers, self.loads = (), Loads()
 
     def asked_as(self, name: str | None) -> str | None:
         """The server's own name for the model *name*, or for any that stands if that is `None`.
@@ -144,6 +182,19 @@ class Shelf:
         return tuple(offer.name for offer in self.offers if self._placed[offer.name].loaded)
 
     # ---- what its answers tell ----
+
+    def must_load(self, name: str) -> bool:
+        """Whether the server has the model *name* not in memory, as it said last."""
+        return name in self._placed and self._placed[name].loaded is False
+
+    def has_loaded(self, name: str, now: float) -> None:
+        """Take note that the model *name* has begun to answer."""
+        if self.must_load(name):
+            placed = self._placed[name]
+            offer = attrs.evolve(placed.offer, load_seconds=0.0)
+            self._placed[name] = attrs.evolve(placed, offer=offer, loaded=True)
+            self.loads.keep(each for each in self._placed if each != name)
+            self._stand(now)
 
     def refused(self, name: str, command: str, status: int, size: int, now: float) -> None:
         """Take note that the server answered with *status* to a request of *size* bytes.
@@ -217,11 +268,10 @@ class Shelf:
             rest = self._rests.get(name)
             if not placed.is_asked or (rest is not None and rest.until > now):
                 continue
-            lost = self._lost.get(name)
             offer = placed.offer
-            if lost:
-                offer = attrs.evolve(offer, features=offer.features - lost)
-            standing.append(offer)
+            if name in self._lost:
+                offer = attrs.evolve(offer, features=offer.features - self._lost[name])
+            standing.append(self.loads.told(offer, now))
         # Whoever asks for any model wants one that chats, and soon.
         standing.sort(key=lambda offer: not offer.features & CHATS)
         self.offers = tuple(standing)
