@@ -67,6 +67,8 @@ def variables(folder: Path, model: Path, server: Path) -> dict[str, str]:
         "LLAMA_THREADS": "2",
         "LLAMA_NO_MMAP": "1",
         "LLAMA_GPU_LAYERS": "0",
+        "LLAMA_BATCH": "512",
+        "LLAMA_UBATCH": "256",
         "PUNCH_OPENAI_URL": "http://127.0.0.1:8000/v1",
         "PUNCH_OPENAI_KEY": "none-of-this-backend",
         "PUNCH_OPENAI_MODEL": "none-of-this-backend",
@@ -129,6 +131,8 @@ def variables(folder: Path, model: Path, server: Path) -> dict[str, str]:
         "PUNCH_AVOID": "attic",
         "PUNCH_ONLY": "kitchen",
         "PUNCH_PRIVACY": "own",
+        "PUNCH_MIN_RATE": "0.001",
+        "PUNCH_MAX_LOAD": "9",
         "PUNCH_LAN": "1",
         "PUNCH_LAN_INTERFACES": "eth0",
         # the gateway's, which neither of the two heeds
