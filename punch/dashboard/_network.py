@@ -156,8 +156,14 @@ def _split(split: Row) -> Row:
 
 def sizes(router: Charted, *, now: float) -> dict[str, Any]:
     """Each model on offer beside the kinds of places where it could run; see `size_rows`."""
-    rows = size_rows(router.policy, router.peers, router.startable, now=now, strict=router.strict)
-    return {"policy": router.policy.name, "models": [_size_row(row) for row in rows]}
+    rows, more = size_rows(
+        router.policy, router.peers, router.startable, now=now, strict=router.strict
+    )
+    return {
+        "policy": router.policy.name,
+        "models": [_size_row(row) for row in rows],
+        "more_models": more,
+    }
 
 
 def _size_row(row: SizeRow) -> Row:

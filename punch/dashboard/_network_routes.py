@@ -6,6 +6,7 @@ What is shown takes the same key as every other request; what changes anything i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
@@ -23,6 +24,9 @@ from ._machines import Machines
 from ._network import Charted, adopted_rows, sizes, topology
 
 PREFIX = "/api/dashboard"
+
+# Loads are reported every second or so: until then, nothing is known anew.
+KEPT_SECONDS = 1.0
 
 # What an open namespace has of machines: everybody who knows its name is in.
 _OPEN: dict[str, Any] = {
@@ -51,7 +55,7 @@ def network_routes(
     if router is not None:
         routes += [
             Route(f"{PREFIX}/topology", partial(_topology, feed, router), methods=["GET"]),
-            Route(f"{PREFIX}/sizes", partial(_sizes, router), methods=["GET"]),
+            Route(f"{PREFIX}/sizes", Sizes(router).serve, methods=["GET"]),
         ]
     if machines is not None:
         routes += [
@@ -88,8 +92,25 @@ async def _topology(feed: Feed, router: Charted, request: Request) -> Response:
     return data_of(topology(router, feed.splits))
 
 
-async def _sizes(router: Charted, request: Request) -> Response:
-    return data_of(sizes(router, now=trio.current_time()))
+class Sizes:
+    """Answers where models would run; pages that ask at once have one answer.
+
+    Args:
+      router: What chooses.
+
+    """
+
+    def __init__(self, router: Charted) -> None:
+        self._router = router
+        self._made_at = -math.inf
+        self._made: dict[str, Any] = {}
+
+    async def serve(self, request: Request) -> Response:
+        """The models on offer, each beside the places where it would run."""
+        now = trio.current_time()
+        if now - self._made_at >= KEPT_SECONDS:
+            self._made, self._made_at = sizes(self._router, now=now), now
+        return data_of(self._made)
 
 
 # ---- what changes something ----

@@ -146,6 +146,22 @@ class Decision:
             *(self._lost(candidate, by) for candidate, by in self.removed),
         )
 
+    def best_of_kinds(self) -> Mapping[str, Assessment]:
+        """The best candidate of each kind, by its word; the chosen one is the best of its own.
+
+        Worked out for these few alone: a decision may have looked at a thousand.
+        """
+        found: dict[str, Assessment] = {}
+        for candidate, terms in zip(self.order, self.terms, strict=True):
+            kind = kind_of(candidate, self.starts.get(candidate.id))
+            if kind is not None and kind.word not in found:
+                found[kind.word] = self._kept(candidate, terms)
+        for candidate, by in self.removed:
+            kind = kind_of(candidate, self.starts.get(candidate.id))
+            if kind is not None and kind.word not in found:
+                found[kind.word] = self._lost(candidate, by)
+        return found
+
     def as_dict(self, *, candidates: int = 8) -> dict[str, Any]:
         """Plain data for logs and JSON, with at most *candidates* of them spelled out."""
         kept = list(map(self._kept, self.order[:candidates], self.terms))

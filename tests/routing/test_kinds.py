@@ -144,6 +144,7 @@ def test_the_best_of_each_kind_is_the_chosen_one_or_the_first() -> None:
         starts=(startable(),),
     )
     ways = best_of_kinds(decision.candidates())
+    assert decision.best_of_kinds() == ways
     assert tuple(ways) == KINDS
     assert [one.peer_id for one in ways.values()] == ["here", "quick", "split", "head"]
     assert ways["split"].removed_by == "slots"
@@ -201,9 +202,10 @@ def test_each_model_is_shown_beside_each_kind_of_place() -> None:
     """With seconds where it could be asked, and what hinders where it could not."""
     busy = Load(busy=1, queue_limit=0)
     others = peer("b", load=busy), peer("c", name="qwen", size_bytes=5_000_000_000)
-    first, second = size_rows(
+    (first, second), more = size_rows(
         POLICIES["completion-time"], [peer(path="process"), *others], [startable()], now=NOW
     )
+    assert more == 0
     assert (first.model, first.taken) == ("llama", "here")
     assert first.why is not None
     assert first.why.startswith("done first, by ")
@@ -220,7 +222,7 @@ def test_each_model_is_shown_beside_each_kind_of_place() -> None:
 def test_a_model_that_fits_nowhere_is_shown_with_its_numbers() -> None:
     """Though it is no model on offer."""
     why_not = "all devices together have 80 GB for layers and contexts, which take 191 GB"
-    (row,) = size_rows(POLICIES["completion-time"], [], [startable(why_not=why_not)], now=NOW)
+    (row,), _ = size_rows(POLICIES["completion-time"], [], [startable(why_not=why_not)], now=NOW)
     assert (row.model, row.taken) == ("llama", None)
     assert cells(row)["start"].why_not == why_not
 
@@ -235,5 +237,9 @@ def test_what_cannot_be_started_is_no_reason_against_a_simulation() -> None:
 def test_a_matrix_is_bounded() -> None:
     """Whatever peers claim to have."""
     many = [peer(f"p{number}", name=f"m{number:03d}") for number in range(9)]
-    rows = size_rows(POLICIES["completion-time"], many, now=NOW, most=4)
+    rows, more = size_rows(POLICIES["completion-time"], many, now=NOW, most=4)
     assert [row.model for row in rows] == ["m000", "m001", "m002", "m003"]
+    assert more == 5
+    crowd = [peer(f"p{number}", name=f"m{number % 40:03d}") for number in range(4000)]
+    rows, more = size_rows(POLICIES["completion-time"], crowd, now=NOW)
+    assert (len(rows), more) == (4, 36)

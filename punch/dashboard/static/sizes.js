@@ -20,10 +20,12 @@ export function sizesSection() {
   const table = h("table", { class: "grid sizes" }, h("caption", { class: "unseen" }, caption), h("thead", null, h("tr", null, h("th", { scope: "col" }, "Model"), ...PLACES.map(([, text]) => h("th", { scope: "col" }, text)))), body);
   const region = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, table);
   const node = h("section", { class: "section panel", "aria-labelledby": "sizes-title" }, sectionHead("sizes-title", "Where a model would run"), h("p", { class: "hint" }, "A usual request now: 512 tokens of prompt, 128 of answer. One rule compares them all by seconds."), region, empty);
+  const more = h("p", { class: "hint", hidden: true });
+  node.append(more);
   let drawn = "";
   return {
     node,
-    /** @param {{policy: string, models: SizeRow[]}} data */
+    /** @param {{policy: string, models: SizeRow[], more_models: number}} data */
     draw(data) {
       const shape = JSON.stringify(data);
       if (shape === drawn) return;
@@ -31,6 +33,8 @@ export function sizesSection() {
       show(region, data.models.length > 0);
       show(empty, data.models.length === 0);
       replace(body, ...data.models.map(row));
+      setText(more, `and ${data.more_models} more models`);
+      show(more, data.more_models > 0);
     },
   };
 }

@@ -16,11 +16,13 @@ from ...capability import ModelOffer, PeerId
 from ...peers import PeerRecord
 from .._policy import Policy
 from .._request import RouteRequest
-from ..kinds import HERE, KINDS, PEER, SPLIT, TO_START, Kind, best_of_kinds, why_taken
+from ..kinds import HERE, KINDS, PEER, SPLIT, TO_START, Kind, kind_of, why_taken
 from ..starts import Startable
 
-# Models of one look: each is a decision among all peers.
+# Models of one look, and candidates of all of them together: each model is a decision among all
+# peers, of which a thousand take some thousandths of a second.
 MAX_MODELS = 64
+MAX_LOOKED_AT = 16_384
 
 # The usual request, as the planner of splits takes it to be.
 USUAL_PROMPT_TOKENS = 512
@@ -82,8 +84,8 @@ def size_rows(
     now: float,
     strict: bool = False,
     most: int = MAX_MODELS,
-) -> tuple[SizeRow, ...]:
-    """The models that are or could be on offer, by name.
+) -> tuple[tuple[SizeRow, ...], int]:
+    """The models that are or could be on offer, by name, and how many more there are.
 
     Args:
       policy: How it would be chosen; its lots are left out.
@@ -91,17 +93,19 @@ def size_rows(
       startable: What could be started, and what could not be as things are.
       now: The time of the router's clock, in seconds.
       strict: Real inference only.
-      most: Models at most.
+      most: Models at most; of very many peers, fewer.
 
     """
     still = attrs.evolve(policy, near=0.0, explore=0.0)
     sizes: dict[str, int | None] = {}
     for offer in _offers(peers, startable):
         sizes[offer.name] = sizes.get(offer.name) or offer.size_bytes
-    return tuple(
+    most = max(1, min(most, MAX_LOOKED_AT // max(1, len(peers))))
+    rows = tuple(
         _row(still, name, sizes[name], peers, startable, now, strict)
         for name in sorted(sizes)[:most]
     )
+    return rows, max(0, len(sizes) - len(rows))
 
 
 def _offers(peers: Sequence[PeerRecord], startable: Sequence[Startable]) -> Iterable[ModelOffer]:
@@ -127,8 +131,7 @@ def _row(
         strict=strict,
     )
     decision = policy.decide(request, peers, now=now, rng=Random(0), startable=startable)
-    found = decision.candidates()
-    ways = best_of_kinds(found)
+    ways = decision.best_of_kinds()
     cells = {}
     for word in KINDS:
         best = ways.get(word)
@@ -141,14 +144,16 @@ def _row(
             seconds=best.score if decision.unit == "s" else None,
             why_not=best.reason,
         )
-    if decision.chosen is None:
+    first = decision.chosen
+    kind = None if first is None else kind_of(first, decision.start_of(first))
+    if kind is None:
         return SizeRow(model=model, size_bytes=size, cells=cells)
-    chosen = found[0]
+    chosen = ways[kind.word]
     return SizeRow(
         model=model,
         size_bytes=size,
         cells=cells,
-        taken=None if chosen.kind is None else chosen.kind.word,
+        taken=kind.word,
         why=why_taken(
             chosen,
             ways,
