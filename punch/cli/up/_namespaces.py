@@ -10,6 +10,7 @@ from ..._logs import get_logger
 from ...exceptions import ConfigurationError, PunchError
 from ...membership import (
     Home,
+    MemberStatus,
     create_namespace,
     homes,
     leave_namespace,
@@ -20,6 +21,9 @@ from .._namespace import Place, place_of
 from ._namespace_choice import LAST, MADE, Enter, Make, choose_namespace, may_drop
 
 log = get_logger("punch.up")
+
+# Where a namespace keeps its members, who is out, and what this machine may do.
+MEMBER_FILES = ("members.json", "revocations", "chain")
 
 
 def find_place(network: NetworkSettings, *, folder: Path) -> tuple[Place, bool]:
@@ -79,3 +83,33 @@ async def drop_unused(*, folder: Path, but: Home) -> tuple[str, ...]:
         else:
             dropped.append(str(home.namespace))
     return tuple(dropped)
+
+
+class KnownMembers:
+    """The members of a namespace that this machine knows of, read again when they have changed."""
+
+    def __init__(self) -> None:
+        self.members: tuple[MemberStatus, ...] = ()
+        """What was read last; none of an open namespace."""
+        self._home: Home | None = None
+        self._stamp: object = None
+
+    def follow(self, home: Home | None) -> None:
+        """Know those of *home* from now on; of no namespace for `None`."""
+        self._home, self._stamp, self.members = home, None, ()
+
+    async def look(self) -> None:
+        """Read them, if a file of them was written since: each grant takes a while to verify."""
+        home = self._home
+        if home is None:
+            return
+        stamp = home.folder.stamp(*MEMBER_FILES)
+        if stamp == self._stamp:
+            return
+        try:
+            self.members = await trio.to_thread.run_sync(list_members, home)
+        except ConfigurationError as error:
+            # Taken off this machine just now, which ends the program, or damaged.
+            log.debug("the members cannot be read", why=error.message)
+        else:
+            self._stamp = stamp

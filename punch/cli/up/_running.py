@@ -14,15 +14,15 @@ import trio
 
 from ..._background import open_background
 from ..._logs import get_logger
-from ...exceptions import ConfigurationError, PunchError
-from ...membership import Home, MemberStatus, list_members
+from ...exceptions import PunchError
+from ...membership import Home
 from .._namespace import Place, namespaces_folder
 from .._output import plain
 from .._run import Shutdown
 from ..adopting._wanted import wanted as wanted_servers
 from ..serving import Serving
 from ._lending import Lending
-from ._namespaces import drop_unused, find_place, mark_last
+from ._namespaces import KnownMembers, drop_unused, find_place, mark_last
 from ._next_machine import tell_next
 from ._opened import Opened, Target, open_target
 from ._own_lane import OwnLane
@@ -83,7 +83,7 @@ class RunningUp:
         self._own = OwnLane(settings.listener)
         self._lending = Lending()
         self._open: Opened | None = None
-        self._known: tuple[MemberStatus, ...] = ()
+        self._known = KnownMembers()
         self._move: Move | None = None
         self._wanted = trio.Event()
         self._shutdown: Shutdown | None = None
@@ -121,7 +121,7 @@ class RunningUp:
             state=self._state,
             own=self._own,
             lending=self._lending,
-            known=self._known,
+            known=self._known.members,
             now=trio.current_time(),
         )
 
@@ -235,7 +235,8 @@ class RunningUp:
             # Asked for while nothing was open yet.
             self._wanted.set()
         async with open_target(target, self._own, self._lending) as now:
-            self._known = await self._members(target.place)
+            self._known.follow(target.place.home)
+            await self._known.look()
             # At one moment: whoever sees its addresses takes it for up.
             self._open, self._settings, self._state = now, target.settings, "serving"
             shutdown.drains = True
@@ -274,22 +275,11 @@ class RunningUp:
             nursery.start_soon(watch, shutdown.requested)
             nursery.start_soon(watch, self._wanted)
 
-    async def _members(self, place: Place) -> tuple[MemberStatus, ...]:
-        """The members that this machine knows of; those of before if that cannot be read now."""
-        if place.home is None:
-            return ()
-        try:
-            return await trio.to_thread.run_sync(list_members, place.home)
-        except ConfigurationError as error:
-            # Taken off this machine just now, which ends the program, or damaged.
-            log.debug("the members cannot be read", why=error.message)
-            return self._known
-
     async def _watch(self, now: Opened) -> None:
         """Tell people what comes and goes, and what the next machine types once it can be told."""
         told, is_next_told = Status(state="serving", process=0, version=""), False
         while True:
-            self._known = await self._members(now.target.place)
+            await self._known.look()
             status = self.status()
             if not is_next_told:
                 is_next_told = await tell_next(
