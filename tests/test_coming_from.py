@@ -20,6 +20,7 @@ from trio.testing import MockClock
 import punch
 from punch import create_namespace
 from punch.__main__ import COMMANDS, _run
+from punch.backends import MockBackend, MockScript
 from punch.cli import _run as running
 from punch.cli._backends import _batch_arguments
 from punch.cli.splits._split_settings import CoordinatorSettings
@@ -327,3 +328,20 @@ def test_the_flags_of_a_mesh_are_those_of_a_coordinator() -> None:
     flags = parse_flags("punch coordinator", "", CoordinatorSettings, line.split())
     found = load(CoordinatorSettings, flags, {})
     assert (found.least, found.tensor_split, found.device) == (2, (0.85, 0.15), ("CUDA0",))
+
+
+async def test_the_bodies_of_the_others_are_answered_at_the_endpoints_of_their_rows(
+    autojump_clock: MockClock,
+) -> None:
+    """demo.sh's own line with its `"model": "test"`, and what LlamaNet's client sends."""
+    async with open_client({"a": MockBackend(MockScript(model="glm", decode_rate=1000.0))}) as one:
+        line = {"model": "test", "messages": [{"role": "user", "content": "Hello!"}]}
+        reply = await one.post("/v1/chat/completions", {**line, "max_tokens": 200})
+        assert (reply.status, bool(reply.json()["choices"])) == (200, True)
+        assert reply.json()["model"] == "glm"
+        body = {"prompt": "What is LlamaNet?", "max_tokens": 5, "temperature": 0.7, "top_p": 0.9}
+        (row,) = [one for one in ROWS if one.theirs == "`POST /generate`"]
+        method, path = row.spans[0].split()
+        assert method == "POST"
+        reply = await one.post(path, {**body, "stop": ["###"]})
+        assert (reply.status, bool(reply.json()["choices"][0]["text"])) == (200, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import decision_logs as made
@@ -9,6 +10,8 @@ import trio
 from http_feeds import Peers, wall
 from trio.testing import MockClock
 
+from punch import dashboard
+from punch.cluster.coordinator import UNAUTHENTICATED
 from punch.dashboard import Feed, open_feed
 from punch.dashboard._rows import event_row
 from punch.dashboard._splits import MAX_PARTS, MAX_SPLITS, ShownSplits
@@ -89,6 +92,17 @@ def test_a_split_is_told_from_its_plan_to_its_answers() -> None:
     (row,) = splits.since(0)
     assert (row["state"], row["progress"], row["seconds"], row["starts"]) == ("ready", None, 4.0, 1)
     assert [part["state"] for part in row["parts"]] == [None, "holds", "lent"]
+
+
+def test_a_server_that_nobody_vouches_for_is_shown_with_the_word_that_says_so() -> None:
+    """Whole: the page cuts names of peers to their ends, and would cut that word off."""
+    server = f"{UNAUTHENTICATED}192.168.1.20:50052"
+    splits = shown()
+    splits.hear(plan(server))
+    (row,) = splits.since(0)
+    assert [part["worker"] for part in row["parts"]] == [None, server]
+    page = (Path(dashboard.__file__).parent / "static" / "format.js").read_text(encoding="utf-8")
+    assert f'if (id.startsWith("{UNAUTHENTICATED}")) return id;' in page
 
 
 def test_a_lost_worker_stays_to_be_seen_until_there_is_another_plan() -> None:

@@ -96,6 +96,8 @@ export function learnNames(peers) {
 /** A peer as the command line shows it: its name, or the end of its id, since all begin alike. @param {?string} id */
 export function peerName(id) {
   if (!id) return "nobody";
+  // The address of a server that nobody vouches for is shown whole, with the word that says so.
+  if (id.startsWith("unauthenticated@")) return id;
   return names.get(id) ?? tail(id);
 }
 
