@@ -13,9 +13,17 @@ import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
-from punch.admin import Admin, Call, Handler, call, follow, open_admin
-from punch.admin._door import FILE, read_door
-from punch.admin._lines import MAX_COMMAND_BYTES, Command, encode_command
+from punch.admin import Admin, Call, Handler, Replies, call, follow, open_admin
+from punch.admin._client import SILENT_SECONDS
+from punch.admin._door import FILE, Door, read_door
+from punch.admin._lines import (
+    AT_WORK,
+    MAX_COMMAND_BYTES,
+    Command,
+    Told,
+    encode_command,
+    encode_reply,
+)
 from punch.admin._server import (
     AT_WORK_SECONDS,
     HEAR_SECONDS,
@@ -386,6 +394,28 @@ async def test_a_caller_hears_that_its_handler_is_at_work(autojump_clock: MockCl
     async with attended(Admin(TOKEN, {"slow": slow})) as stream:
         await stream.send_all(line("slow"))
         assert await all_of(stream) == b'\n\n\n{"value":"done"}\n'
+
+
+async def test_a_program_that_hangs_is_told_from_one_that_works(
+    autojump_clock: MockClock,
+) -> None:
+    """The one says nothing, and is named with what to do; the other says that it is at work."""
+    ours, its = memory_stream_pair()
+    replies = Replies(ours, Door.at(4000))
+    async with trio.open_nursery() as nursery:
+
+        async def work() -> None:
+            for _ in range(100):
+                await trio.sleep(AT_WORK_SECONDS)
+                await its.send_all(AT_WORK)
+            await its.send_all(encode_reply(Told(value="done")))
+
+        nursery.start_soon(work)
+        assert await anext(replies) == "done"
+    began = trio.current_time()
+    with pytest.raises(NotRunning, match=rf"process {os.getpid()}. says nothing .* `punch down`"):
+        await anext(replies)
+    assert trio.current_time() - began == SILENT_SECONDS
 
 
 async def test_a_caller_that_takes_nothing_is_dropped(autojump_clock: MockClock) -> None:
