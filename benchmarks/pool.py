@@ -20,13 +20,16 @@ from itertools import count
 import httpx
 import trio
 from _processes import Child
-from _results import Report, Row
+from _results import Report, Row, Section
 
 from punch.adoption import Given, open_adoption
 from punch.dialer import chat_request, open_router
 from punch.listener import open_listener
 from punch.network import Node
 from punch.testing import MemoryNetwork
+
+# Of RESULTS.md, which `run.py` keeps.
+SECTION = Section("pool")
 
 TITLE = "A pool of two Ollamas of 1:5 speed, twelve callers"
 

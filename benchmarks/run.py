@@ -104,6 +104,7 @@ def main() -> int:
             gateway.SECTION,
             misbehaving.SECTION,
             misbehaving_real.SECTION,
+            pool.SECTION,
         )
         sections = (policies.kept_section(before), *(each.kept(before) for each in own))
         text = document(reports, command="bins/bench --write", load=load)

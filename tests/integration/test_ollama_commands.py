@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPResponse
+from pathlib import Path
 from typing import Any
 
 import httpx
-from integration.programs import Programs
+from integration.programs import Programs, free_port, limit
+from model_servers import ANSWER, Ollama
+
+from punch.cli import ExitCode
 
 
 class GoClient:
@@ -107,3 +112,58 @@ def test_ollamas_commands_work_at_ollamas_port(programs: Programs) -> None:
     assert other.code not in (0, 1), other
     assert f"port {port}" in other.err
     assert "--ollama-port" in other.err
+
+
+@limit(120)
+def test_a_pool_of_ollamas_is_one_ollama_to_its_programs(
+    programs: Programs, tmp_path: Path
+) -> None:
+    """What either has is listed once, what either has in memory runs, and each model answers."""
+    first = Ollama("llama3.2:latest", "nomic-embed-text:latest")
+    second = Ollama("llama3.2:latest", "qwen3:latest")
+    second.running = {"llama3.2:latest": 4096}
+    ports = free_port(), free_port()
+    variables = {
+        "PUNCH_ADOPT": ";".join(f"http://127.0.0.1:{port}" for port in ports),
+        "PUNCH_ADOPT_FOUND": "0",
+        "PUNCH_LISTEN": "/ip4/127.0.0.1/tcp/0",
+        "PUNCH_LAN": "0",
+        "PUNCH_GATEWAY_PORT": "0",
+        "PUNCH_OLLAMA_PORT": "0",
+        "HOME": str(tmp_path),
+    }
+    with first.serve(ports[0]), second.serve(ports[1]):
+        up = programs.start_punch("up", **variables)
+        up.wait_out("nomic-embed-text:latest")
+        up.wait_out("qwen3:latest")
+        url = re.findall(r"Ollama +(http://\S+)", up.out)[0]
+        with command(url) as client:
+            rows = client.do("GET", "/api/tags")["models"]
+            assert sorted(row["name"] for row in rows) == [
+                "llama3.2:latest", "nomic-embed-text:latest", "qwen3:latest",
+            ]  # fmt: skip
+            digests = {row["name"]: row["digest"] for row in rows}
+            assert digests["llama3.2:latest"] == first.digest("llama3.2:latest")
+            running = client.do("GET", "/api/ps")["models"]
+            assert [row["name"] for row in running] == ["llama3.2:latest"]
+        with command(url) as client:
+            shown = client.do("POST", "/api/show", b'{"model":"qwen3:latest"}')
+            assert "tools" in shown["capabilities"]
+        asked = len(second.chats())
+        for path, body in (
+            ("/api/chat", {"messages": [{"role": "user", "content": "?"}]}),
+            ("/api/generate", {"prompt": "?"}),
+        ):
+            for model in ("llama3.2:latest", "qwen3:latest"):
+                with command(url) as client:
+                    *parts, last = client.stream(path, json.dumps(body | {"model": model}).encode())
+                    said = [p.get("response") or p["message"]["content"] for p in parts]
+                    assert ("".join(said), last["done_reason"]) == (ANSWER, "stop")
+        with command(url) as client:
+            texts = b'{"model":"nomic-embed-text","input":["a","b"]}'
+            assert len(client.do("POST", "/api/embed", texts)["embeddings"]) == 2
+    # The one that has the model in memory has answered with it.
+    assert first.chats() == []
+    assert first.loaded_by_asking == ["nomic-embed-text:latest"]
+    assert len(second.chats()) >= asked + 3
+    assert up.stop().code in (ExitCode.OK, ExitCode.TERMINATED)
