@@ -117,7 +117,6 @@ def test_a_machine_is_added_seen_and_removed_with_the_keyboard_alone(
         lanes = page.get_by_role("region", name="Lanes", exact=True)
         expect(lanes.get_by_role("row")).to_have_count(3)
         expect(lanes).to_contain_text("model-laptop (loaded)")
-        look_at(page)
         photographed(page, "models")
 
         press_to(page, "Network")

@@ -82,6 +82,12 @@ def why(decision: Decision, **given: Any) -> str:
         ("network", {"split": True}, "split", "split over several machines"),
         ("network", {"split": True, "machines": 3}, "split", "split over 3 machines"),
         ("network", {"machines": 3}, "peer", "a peer, whole"),
+        (
+            "network",
+            {"split": True, "plain_rpc": True, "machines": 2},
+            "split",
+            "split over 2 machines, one of them unauthenticated",
+        ),
         ("process", {"split": True}, "split", "split over several machines, run from this machine"),
     ],
 )

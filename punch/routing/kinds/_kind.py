@@ -39,6 +39,9 @@ class Kind:
     """Machines that hold a part of the model, the head's among them; `None` where that is not
     told."""
 
+    is_plain: bool = False
+    """Whether a machine of a split is reached by plain RPC, where nobody proves who it is."""
+
     load_seconds: float = 0.0
     """Seconds until its model is loaded; 0 if it is."""
 
@@ -64,7 +67,8 @@ class Kind:
         return text
 
     def _split(self) -> str:
-        return f"split over {self.machines or 'several'} machines"
+        text = f"split over {self.machines or 'several'} machines"
+        return f"{text}, one of them unauthenticated" if self.is_plain else text
 
 
 def brief(seconds: float) -> str:
@@ -90,10 +94,16 @@ def kind_of(candidate: Candidate, start: Startable | None = None) -> Kind | None
             word=TO_START,
             is_here=is_here,
             machines=workers + 1 if is_known else None,
+            is_plain=start.offer.offer.plain_rpc,
             start_seconds=start.seconds,
             is_under_way=start.is_under_way,
         )
     offer = candidate.offer
     word = SPLIT if offer.split else HERE if is_here else PEER
-    machines = offer.machines if offer.split else None
-    return Kind(word=word, is_here=is_here, machines=machines, load_seconds=offer.load_seconds)
+    return Kind(
+        word=word,
+        is_here=is_here,
+        machines=offer.machines if offer.split else None,
+        is_plain=offer.split and offer.plain_rpc,
+        load_seconds=offer.load_seconds,
+    )
