@@ -106,16 +106,16 @@ class Machines:
 
         """
 
-        def read() -> tuple[tuple[MemberStatus, ...], tuple[InviteStatus, ...], bool, bool]:
+        def read() -> tuple[tuple[MemberStatus, ...], tuple[InviteStatus, ...], str | None, bool]:
             home = self._home
             is_admin = home.is_admin
             invites = list_invites(home) if is_admin else ()
-            return list_members(home), invites, is_admin, bool(serving(home))
+            hindrance = self._hindrance(request, "punch invite", is_admin=is_admin)
+            return list_members(home), invites, hindrance, bool(serving(home))
 
-        members, invites, is_admin, is_served = await trio.to_thread.run_sync(
+        members, invites, hindrance, is_served = await trio.to_thread.run_sync(
             read, limiter=self._reading
         )
-        hindrance = self._hindrance(request, "punch invite", is_admin=is_admin)
         now = self._wall()
         return {
             "namespace": str(self._home.namespace),

@@ -59,11 +59,11 @@ class Newcomers:
 
         """
 
-        def read() -> tuple[tuple[NearbyRequest, ...], bool]:
-            return read_requests(self._home, now=self._wall()), self._home.is_admin
+        def read() -> tuple[tuple[NearbyRequest, ...], str | None]:
+            hindrance = self._hindrance(request, is_admin=self._home.is_admin)
+            return read_requests(self._home, now=self._wall()), hindrance
 
-        found, is_admin = await trio.to_thread.run_sync(read, limiter=self._reading)
-        hindrance = self._hindrance(request, is_admin=is_admin)
+        found, hindrance = await trio.to_thread.run_sync(read, limiter=self._reading)
         return {
             "namespace": str(self._home.namespace),
             "may": hindrance is None,

@@ -3,9 +3,9 @@
 The same as with the commands of its machine, which are those of whoever sits there:
 
 1. The machine must be an admin of the namespace.
-2. Without API keys, whoever is at this machine: the connection comes from loopback, and no proxy
-   says that it stands in between. Nobody where the gateway is open to all, since a proxy need not
-   say so.
+2. Without API keys, whoever is at this machine: the connection comes from loopback, from a program
+   of the user who runs punch, as far as the system tells, and no proxy says that it stands in
+   between. Nobody where the gateway is open to all, since a proxy need not say so.
 3. With API keys, whoever has one that was made with ``--admin``, from wherever.
 4. Of pages, the gateway's own only, whatever others it lets ask questions.
 
@@ -22,7 +22,7 @@ import attrs
 from starlette.requests import Request
 
 from ..gateway.keys import Key
-from ..network import plain_ip
+from ..network import is_of_this_user, plain_ip
 
 # What a proxy adds (RFC 7239, and what is customary): behind it everybody comes from loopback.
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
@@ -39,7 +39,7 @@ class Rights:
     """Whether it serves everybody who reaches it."""
 
     def hindrance(self, request: Request, *, is_admin: bool, command: str) -> str | None:
-        """Why *request* may change nothing; `None` if it may.
+        """Why *request* may change nothing; `None` if it may. Reads files, so that a thread does.
 
         Args:
           request: What a page, or a program, asks.
@@ -62,7 +62,9 @@ class Rights:
         if self.is_open:
             return f"This gateway is open to all: use `{command}` on its own machine."
         if _is_here(request):
-            return None
+            if _is_ours(request):
+                return None
+            return f"Another user of this machine asks: `{command}` is for the one who runs punch."
         return (
             "This is done on the gateway's own machine: there at http://localhost, or with "
             f"`{command}`."
@@ -89,3 +91,11 @@ def _is_here(request: Request) -> bool:
         return ipaddress.ip_address(plain_ip(request.client.host)).is_loopback
     except ValueError:
         return False
+
+
+def _is_ours(request: Request) -> bool:
+    """Whether a program of the user who runs punch asks, over loopback."""
+    client, server = request.client, request.scope.get("server")
+    if client is None or server is None:
+        return False
+    return is_of_this_user((client.host, client.port), server)

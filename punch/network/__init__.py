@@ -5,6 +5,7 @@ How they are made is left to `punch.libp2p`, and to `punch.testing` for a networ
 
 from ._address import Address, Transport, parse_address, plain_ip, site_of
 from ._base import Handler, Located, Node, Stream, ip_of
+from ._callers import is_of_this_user
 from ._foreign import unfit
 from ._loopback import LoopbackStream, is_own, open_loopback
 from ._networks import OwnNetwork, is_in_own_network, own_networks
@@ -39,6 +40,7 @@ __all__ = [
     "is_this_machine",
     "OwnNetwork",
     # this machine
+    "is_of_this_user",
     "own_networks",
     "is_in_own_network",
     "links_to",

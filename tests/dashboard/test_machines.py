@@ -17,7 +17,7 @@ from membership.test_telling import joined
 from starlette.applications import Starlette
 
 import punch
-from punch.dashboard import Machines, Rights, dashboard_routes, open_feed
+from punch.dashboard import Machines, Rights, _rights, dashboard_routes, open_feed
 from punch.events import Bus
 from punch.gateway.keys import Key
 from punch.membership import Home, draw, parse_code, read_invites
@@ -259,6 +259,27 @@ async def test_who_may_not_changes_nothing_and_is_told_where_it_is_done(
     assert (shown["may"], shown["invites"], len(shown["members"])) == (False, [], 2)
     assert why in shown["why_not"]
     assert read_invites(home).all == (invite,)
+
+
+async def test_another_user_of_this_machine_changes_nothing(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loopback is everybody's, and the commands of this machine are not."""
+    desk, _ = member(home, "desk")
+    ask = await asked_of(home)
+    asked: list[Any] = []
+
+    def not_ours(client: Any, server: Any) -> bool:
+        asked.append((client, server))
+        return False
+
+    monkeypatch.setattr(_rights, "is_of_this_user", not_ours)
+    for path in (INVITES, f"{MEMBERS}/{desk.peer_id}/remove"):
+        reply = await ask("POST", path)
+        assert (reply.status, "Another user" in reply.json()["error"]) == (403, True), reply.body
+    assert asked[0] == (("127.0.0.1", 1), ("127.0.0.1", 80))
+    assert not (await ask("GET", MEMBERS)).json()["may"]
+    assert read_invites(home).all == ()
 
 
 async def test_an_admins_key_may_from_wherever_and_so_may_the_own_page(home: Home) -> None:
