@@ -64,6 +64,24 @@ FAULTS = (
         new="return door",
         tests=("tests/admin/test_door.py",),
     ),
+    Fault(
+        name="up has no engine and runs a mock",
+        old='if settings.origin("name").layer != "default":',
+        new="if settings.name:",
+        tests=("tests/cli/test_up_choices.py",),
+    ),
+    Fault(
+        name="a code goes into a log",
+        old="return next((stream for stream in streams if stream.isatty()), None)",
+        new="return streams[0]",
+        tests=("tests/cli/test_up_words.py",),
+    ),
+    Fault(
+        name="a namespace that a person has made is dropped",
+        old="home.folder.exists(MADE)",
+        new="True",
+        tests=("tests/cli/test_up_choices.py", "tests/cli/test_up_namespaces.py"),
+    ),
     # ---- the session ----
     Fault(
         name="a credit is dropped",

@@ -7,14 +7,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import attrs
+import pytest
 import trio
 from trio.testing import MockClock
 
 from punch.backends import Backend, MockBackend, MockScript
+from punch.cli.up import _own_lane
 from punch.cli.up._engine_choice import Found, PulledModel
-from punch.cli.up._own_lane import OwnLane
+from punch.cli.up._own_lane import ENGINES_SECONDS, OwnLane, Surroundings
 from punch.exceptions import BackendError
 from punch.listener import Listener, open_listener
+from punch.llama_cpp import Engine
 from punch.settings import BackendSettings, ListenerSettings, Origin
 from punch.testing import MemoryNetwork
 
@@ -55,7 +58,7 @@ class Machine:
         self.looks = list(looks)
         self.times: list[float] = []
 
-    async def __call__(self, settings: BackendSettings) -> Found:
+    async def __call__(self, settings: BackendSettings, anew: bool) -> Found:
         self.times.append(trio.current_time())
         return self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
 
@@ -104,3 +107,26 @@ async def test_other_settings_change_the_lane_alone(autojump_clock: MockClock) -
         await trio.sleep(5)
         assert not here.lanes
         assert own.missing is not None
+
+
+async def test_engines_are_looked_for_seldom(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A walk through all Python packages every two seconds would never let the machine rest."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    looks: list[float] = []
+
+    def counted(*, cache_folder: Path) -> tuple[Engine, ...]:
+        looks.append(0.0)
+        return ()
+
+    monkeypatch.setattr(_own_lane, "find_engines", counted)
+    around = Surroundings()
+    for _ in range(3):
+        await around.look(BackendSettings(), anew=False)
+    assert len(looks) == 1
+    await around.look(BackendSettings(), anew=True)
+    assert len(looks) == 2
+    await trio.sleep(2 * ENGINES_SECONDS)
+    await around.look(BackendSettings(), anew=False)
+    assert len(looks) == 3

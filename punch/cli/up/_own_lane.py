@@ -6,6 +6,7 @@ longer and longer pauses, and looks anew when it is told to: it never ends by it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib.util import find_spec
@@ -29,26 +30,52 @@ log = get_logger("punch.up")
 # How often it is looked whether a model or an engine has come, and whether the lane is well.
 LOOK_SECONDS = 2.0
 
+# How often engines are looked for: building one takes ten minutes.
+ENGINES_SECONDS = 30.0
+
 # Pauses after an engine that did not start: its reason may take minutes to go away, and starting
 # it takes most of a machine.
 FIRST_PAUSE_SECONDS = 2.0
 MAX_PAUSE_SECONDS = 60.0
 
 
-async def look_around(settings: BackendSettings) -> Found:
-    """What there is. An engine beside others is tried once, for a few seconds, and remembered."""
-    models = await trio.to_thread.run_sync(_pulled)
-    memory = Machine(models_folder=data_folder()).sample().memory_total_bytes
-    if settings.program is not None:
-        # The program that was named is the only one that counts.
-        return Found(models=models, memory_bytes=memory)
-    return Found(
-        models=models,
-        memory_bytes=memory,
-        servers=await _servers(tries=bool(models) or settings.model is not None),
-        is_embedded=find_spec("xllamacpp") is not None,
-        has_binding=find_spec("llama_cpp") is not None,
-    )
+class Surroundings:
+    """Looks which engines and models are on this machine.
+
+    Models are looked for each time. Engines take a walk through all Python packages, and come
+    seldom: for these it is looked now and then, and when a model has come that needs one.
+    """
+
+    def __init__(self) -> None:
+        self._machine = Machine(models_folder=data_folder())
+        self._models: tuple[PulledModel, ...] = ()
+        self._servers: tuple[Path, ...] = ()
+        self._looked_at = -math.inf
+
+    async def look(self, settings: BackendSettings, anew: bool) -> Found:
+        """What there is. An engine beside others is tried once, for seconds, and remembered.
+
+        Args:
+          settings: What is said: a program that was named is the only one that counts.
+          anew: Whether engines are to be looked for now.
+
+        """
+        models = await trio.to_thread.run_sync(_pulled)
+        memory = self._machine.sample().memory_total_bytes
+        if settings.program is not None:
+            return Found(models=models, memory_bytes=memory)
+        now = trio.current_time()
+        if anew or models != self._models or now >= self._looked_at + ENGINES_SECONDS:
+            tries = bool(models) or settings.model is not None
+            self._models, self._servers = models, await _servers(tries=tries)
+            self._looked_at = now
+        return Found(
+            models=models,
+            memory_bytes=memory,
+            servers=self._servers,
+            is_embedded=find_spec("xllamacpp") is not None,
+            has_binding=find_spec("llama_cpp") is not None,
+        )
 
 
 def _pulled() -> tuple[PulledModel, ...]:
@@ -83,7 +110,7 @@ class OwnLane:
 
     Args:
       settings: What is said of it.
-      look: Says what there is on this machine.
+      look: Says what there is on this machine, as `Surroundings.look`.
       opens: Opens the backend of an engine.
 
     """
@@ -92,11 +119,11 @@ class OwnLane:
         self,
         settings: ListenerSettings,
         *,
-        look: Callable[[BackendSettings], Awaitable[Found]] = look_around,
+        look: Callable[[BackendSettings, bool], Awaitable[Found]] | None = None,
         opens: Callable[[ListenerSettings], Openable] = open_own_backend,
     ) -> None:
         self.settings = settings
-        self._look = look
+        self._look = look or Surroundings().look
         self._opens = opens
         self._anew = trio.Event()
         self.lane: RunningLane | None = None
@@ -125,8 +152,9 @@ class OwnLane:
         # A listener of its own: what the one before had went with it.
         self.lane = self.engine = None
         while True:
-            self._anew = trio.Event()
-            chosen = choose_engines(self.settings.backend, await self._look(self.settings.backend))
+            anew, self._anew = self._anew.is_set(), trio.Event()
+            backend = self.settings.backend
+            chosen = choose_engines(backend, await self._look(backend, anew))
             if isinstance(chosen, NoEngine):
                 self.missing, self.troubles = chosen, ()
                 await self._wait(LOOK_SECONDS)
@@ -167,8 +195,8 @@ class OwnLane:
         while lane.state != "failed":
             if await self._wait(LOOK_SECONDS):
                 self._anew = trio.Event()
-                found = await self._look(self.settings.backend)
-                chosen = choose_engines(self.settings.backend, found)
+                backend = self.settings.backend
+                chosen = choose_engines(backend, await self._look(backend, True))
                 if isinstance(chosen, NoEngine) or engine not in chosen:
                     break
         await listener.remove(lane)
