@@ -24,6 +24,8 @@ def test_up_without_a_terminal_is_asked_told_and_ended(programs: Programs, tmp_p
         "PUNCH_OLLAMA_PORT": "0",
         "PUNCH_ADOPT_FOUND": "0",
         "PUNCH_INFERENCE_BACKEND": "mock",
+        # Only what the settings file says stands for the model.
+        "PUNCH_ANY_NAME": "0",
         "HOME": str(tmp_path),
     }
 
@@ -46,15 +48,15 @@ def test_up_without_a_terminal_is_asked_told_and_ended(programs: Programs, tmp_p
     token = json.loads((programs.data / "admin" / "admin.json").read_text())["token"]
     follower = programs.start_punch("logs", "-f", **variables)
     follower.wait_out("punch is up")
-    file.write_text("[listener]\nstranger_tokens = 5\nslots = 3\n[gateway]\nhost = '127.0.0.2'\n")
+    file.write_text("[routing]\nalias = ['gpt-*=mock']\n[gateway]\nhost = '127.0.0.2'\n")
     told = punch("reload").splitlines()
-    assert "changed listener.stranger_tokens: not set -> 5" in told
+    assert "changed routing.alias: not set -> gpt-*=mock" in told
     assert "needs a restart: gateway.host: 127.0.0.1 -> 127.0.0.2" in told
     file.write_text("[listener]\nstranger_tokens = -5\n")
     punch("reload", code=ExitCode.USAGE)
     answer = httpx.post(
         f"{url}/v1/chat/completions",
-        json={"model": "auto", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3},
+        json={"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3},
         timeout=30,
     )
     assert answer.status_code == 200

@@ -86,7 +86,6 @@ class RunningUp:
         self._known = KnownMembers()
         self._move: Move | None = None
         self._wanted = trio.Event()
-        self._shutdown: Shutdown | None = None
 
     # ---- what it is ----
 
@@ -126,11 +125,6 @@ class RunningUp:
         )
 
     # ---- what is asked of it ----
-
-    def stop(self) -> None:
-        """Drain, and end."""
-        if self._shutdown is not None:
-            self._shutdown.requested.set()
 
     async def reload(self, settings: UpSettings) -> None:
         """Go by other *settings*: engines and adopted servers change alone, all else opens anew.
@@ -198,7 +192,6 @@ class RunningUp:
           PunchError: if it cannot start, or may be in its namespace no longer.
 
         """
-        self._shutdown = shutdown
         if home is not None:
             target = Target(
                 settings=self._settings, place=Place(name=home.namespace.name, home=home)
