@@ -6,9 +6,11 @@ looks at known ports of this machine, and at what it was given.
 
 from ._adoption import Adoption, open_adoption
 from ._given import Given
+from ._look import look_once
 from ._places import USUAL, Place, places_of
 from ._same import Engine, engines_at
 from ._seat import AdoptedServer
+from ._verdict import WORDS, Seen
 
 __all__ = [
     "open_adoption",
@@ -16,6 +18,9 @@ __all__ = [
     "AdoptedServer",
     # what is to be adopted
     "Given",
+    "look_once",
+    "Seen",
+    "WORDS",
     # where servers usually are
     "Place",
     "USUAL",

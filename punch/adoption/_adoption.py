@@ -99,8 +99,8 @@ class Adoption:
     async def update(self, given: Sequence[Given], places: Sequence[Place] = ()) -> None:
         """Adopt *given* and what is found at *places*, and nothing else, from now on.
 
-        What stays as it was is not disturbed. The lanes of what is gone finish what they have
-        begun, for at most 10 s.
+        What stays as it was is not disturbed, and what is not adopted yet is looked at at once. The
+        lanes of what is gone finish what they have begun, for at most 10 s.
 
         Raises:
           ConfigurationError: if an address makes no sense, or there are too many.
@@ -127,6 +127,7 @@ class Adoption:
             self._seats.sort(key=lambda seat: seat.given is None)
             for seat in fresh:
                 self._nursery.start_soon(seat.keep, self._tools)
+            self.look_now()
             self._tell()
 
     def look_now(self) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import trio
 
-from ..backends.openai import HttpClient, Server, open_http_client
+from ..backends.openai import HttpClient, Server, open_http_client, read_server
 from ..exceptions import PunchError
+from ._given import Given
 from ._verdict import Seen, is_gateway, seen_in
 
 if TYPE_CHECKING:
@@ -54,6 +56,21 @@ async def look(server: Server, *, is_given: bool, transport: Transport | None = 
         transport=transport,
     ) as client:
         return await _asked(client, is_given=is_given)
+
+
+async def look_once(given: Given) -> Seen:
+    """What is at a server that a person names, before it is adopted.
+
+    Raises:
+      ConfigurationError: if the address makes no sense.
+
+    """
+    server = read_server(given.url, given.key, url_setting="the address", key_setting="the key")
+    parts = urlsplit(server.url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    if not await accepts(parts.hostname or "", port):
+        return "nothing"
+    return await look(server, is_given=True)
 
 
 async def _asked(client: HttpClient, *, is_given: bool) -> Seen:

@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 import trio
+from integration.programs import free_port
+from model_servers import Ollama
 
 from punch.__main__ import _run
 from punch.admin import Call, open_admin
+from punch.adoption import Given, Seen, look_once
 from punch.cli import ExitCode
 from punch.cli.adopting._wanted import as_given, wanted
 from punch.exceptions import ConfigurationError
@@ -28,7 +31,14 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PUNCH_SETTINGS", str(found))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.delenv("PUNCH_ADOPT", raising=False)
+    # Nothing leaves this machine, not even the question who `nas` is.
+    monkeypatch.setattr("punch.cli.adopting._adopt.look_once", nowhere)
     return found
+
+
+async def nowhere(given: Given) -> Seen:
+    """What is at servers that are not there."""
+    return "nothing"
 
 
 def kept(path: Path) -> list[str]:
@@ -134,6 +144,23 @@ def test_a_running_up_is_told_and_says_how_its_servers_are(
     ]  # fmt: skip
     assert lines[2].split() == ["http://nas:8000", "named", "-", "looking", "-"]
     assert rows[0] == row
+
+
+def test_a_server_is_looked_at_before_it_is_kept(
+    path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is away is waited for; a gateway of punch is refused, and nothing is kept."""
+    monkeypatch.setattr("punch.cli.adopting._adopt.look_once", look_once)
+    server, gateway = Ollama("a"), Ollama("a")
+    gateway.owner = "punch"
+    with server.serve(free_port()) as url, gateway.serve(free_port()) as other:
+        assert _run(["adopt", url]) == ExitCode.OK
+        assert capsys.readouterr().err == ""
+        assert _run(["adopt", other]) == ExitCode.USAGE
+        assert "a gateway of punch answers there" in capsys.readouterr().err
+    assert _run(["adopt", other]) == ExitCode.OK
+    assert f"{other} is waited for: its server cannot be reached" in capsys.readouterr().err
+    assert kept(path) == [url, other]
 
 
 def test_a_key_is_read_where_it_is_said_to_be(tmp_path: Path) -> None:

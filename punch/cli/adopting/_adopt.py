@@ -17,6 +17,7 @@ import attrs
 import trio
 
 from ...admin import call
+from ...adoption import WORDS, Seen, look_once
 from ...exceptions import ConfigurationError, NotRunning
 from ...settings import (
     ADOPT,
@@ -40,6 +41,7 @@ from .._columns import aligned, shortened
 from .._exits import ExitCode
 from .._output import plain
 from .._run import command, run_command, run_one_of
+from ._wanted import as_given
 
 ABOUT = """\
 Answer with a server of models that runs already, here or on another machine:
@@ -159,13 +161,29 @@ def _add(settings: AddSettings) -> ExitCode:
     }
     said = [f"{name}={value}" for name, value in words.items() if value is not None]
     adoptee = _of(" ".join([settings.url, *said]))
+    seen = _seen(adoptee)
+    if seen == "gateway":
+        raise ConfigurationError(
+            f"{adoptee.url} is not adopted: {WORDS[seen]}; `punch join` or `punch up --join` does"
+        )
 
     def change(items: Sequence[str]) -> Sequence[str]:
         others = [item for item in items if _key_of(_of(item)) != _key_of(adoptee)]
         return [*others, str(adoptee)]
 
     change_items(_file(), ADOPT, change)
+    if seen not in (None, "models"):
+        print(f"punch: {adoptee.url} is waited for: {WORDS[seen]}", file=sys.stderr)
     return _told(f"{adoptee.url} is adopted from now on")
+
+
+def _seen(adoptee: Adoptee) -> Seen | None:
+    """What is at the server now; `None` if its key is another process's to know."""
+    try:
+        given = as_given(adoptee, os.environ)
+    except ConfigurationError:
+        return None
+    return trio.run(look_once, given)
 
 
 def _remove(settings: RemoveSettings) -> ExitCode:
