@@ -10,6 +10,7 @@ from punch.cli.up import LaneRow, MemberRow, Status
 from punch.cli.up._engine_choice import PULL, NoEngine
 from punch.cli.up._next_machine import terminal_of
 from punch.cli.up._status import Addresses
+from punch.cli.up._status_of import local_address
 from punch.cli.up._words import missing_here, news, next_lines, opening_lines
 
 URL = "http://127.0.0.1:11435"
@@ -83,6 +84,13 @@ def test_what_comes_and_goes_is_said_once() -> None:
         "- llama3.2:1b, here, by Ollama",
         "- shed is not there any more",
     )
+
+
+def test_a_gateway_for_all_is_shown_as_programs_here_ask_it() -> None:
+    """Nobody can ask an address that stands for all."""
+    assert local_address("http://0.0.0.0:11435") == "http://127.0.0.1:11435"
+    assert local_address("http://[::]:11435") == "http://[::1]:11435"
+    assert local_address("http://192.168.1.10:11435") == "http://192.168.1.10:11435"
 
 
 def test_a_simulation_is_said_loudly() -> None:

@@ -71,7 +71,9 @@ def status_of(
         peer=listener.peer_id,
         roles=tuple(roles),
         listens=listener.addresses,
-        addresses=Addresses(gateway=gateway.url, ollama=gateway.ollama_url),
+        addresses=Addresses(
+            gateway=local_address(gateway.url), ollama=local_address(gateway.ollama_url)
+        ),
         has_keys=gateway.has_keys,
         members=member_rows(
             router.peers, here=listener.peer_id, membership=membership, known=known
@@ -84,6 +86,11 @@ def status_of(
     )
 
 
+def local_address(url: str) -> str:
+    """The address of a gateway as programs of this machine ask it, whatever it listens on."""
+    return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+
+
 def _waits(opened: Opened, own: OwnLane, *, is_settled: bool) -> list[str]:
     """What is not there yet, and will be taken by itself."""
     waits = []
@@ -92,12 +99,23 @@ def _waits(opened: Opened, own: OwnLane, *, is_settled: bool) -> list[str]:
         waits.append(f"{backend.name}, which is loading {backend.model or 'its model'}")
     if own.missing is not None and is_settled and not opened.listener.lanes:
         waits.append(missing_here(own.missing))
+    for each in opened.adoption.adopted:
+        if each.how == "named" and each.state == "looking":
+            waits.append(f"{each.url}, which was named")
+        elif each.lane is not None and not each.models and each.seconds > SETTLED_SECONDS:
+            waits.append(f"a model of {each.program} at {each.url}, which has none")
     return waits
 
 
 def _wrong(opened: Opened, own: OwnLane, lending: Lending, *, is_settled: bool) -> list[str]:
     """What does not work, and needs somebody."""
     wrong = [*opened.serving.router.warnings]
+    wrong += [
+        f"{each.url} was named and is not adopted: {each.reason}"
+        for each in opened.adoption.adopted
+        # What is found at a usual port may be anything, and is nobody's fault.
+        if each.how == "named" and each.state == "left alone"
+    ]
     if opened.listener.trouble is not None and is_settled:
         wrong.append(f"{opened.listener.trouble.message}; it is tried again")
     wrong.extend(f"{trouble}; it is tried again" for trouble in own.troubles)
