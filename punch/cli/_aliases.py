@@ -15,10 +15,12 @@ from ..exceptions import ConfigurationError
 from ..routing.names import Aliases
 from ..settings import (
     ALIAS,
+    SETTINGS,
     DialerSettings,
     GatewaySettings,
     explain,
     open_settings,
+    refuse_unknown,
     settings_path,
 )
 
@@ -91,6 +93,11 @@ def _read() -> Aliases:
     path = settings_path(os.environ)
     # A file that is gone has none; that one which was named is not there is no error any more.
     file = open_settings(os.environ) if path is not None and path.exists() else None
+    if file is not None:
+        # A fault anywhere in it: no program would start with it, and none takes a part of it.
+        refuse_unknown(file)
+        for each in SETTINGS:
+            explain(each, {}, {}, file)
     found = explain(ALIAS, {}, {}, file).value
     try:
         return Aliases(found)  # type: ignore[arg-type]  # a setting's value has the type of its rule

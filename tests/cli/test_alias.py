@@ -104,7 +104,7 @@ def test_every_layer_may_set_them(path: Path) -> None:
 async def test_a_running_gateway_follows_the_file(
     path: Path, swarm: Swarm, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is half an edit changes nothing; a file that is gone has none."""
+    """What is half an edit, or has a fault, changes nothing; a file that is gone has none."""
 
     async def at_once(function: Callable[[], Any]) -> Any:
         """A thread has no virtual time: minutes would pass while it looks into the file."""
@@ -126,6 +126,10 @@ async def test_a_running_gateway_follows_the_file(
         assert await becomes("a=b")
         path.write_text("[routing]\nalias = [")
         assert not await becomes()
+        # A fault in another line, or a key that is no setting: no program would start with it.
+        for fault in ("[gateway]\nport = -1\n", "[gateway]\nprot = 1\n"):
+            path.write_text(f'[routing]\nalias = ["x=y"]\n{fault}')
+            assert not await becomes("x=y")
         path.write_text('[routing]\nalias = ["a=b", "c=d=e"]\n')
         assert await becomes("a=b", "c=d=e")
         path.unlink()
