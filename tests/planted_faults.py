@@ -82,6 +82,25 @@ FAULTS = (
         new="True",
         tests=("tests/cli/test_up_choices.py", "tests/cli/test_up_namespaces.py"),
     ),
+    # ---- the page ----
+    Fault(
+        name="a page of another origin invites",
+        old="        if not _is_own_page(request):\n",
+        new="        if False:\n",
+        tests=("tests/dashboard/test_machines.py",),
+    ),
+    Fault(
+        name="who comes through a proxy invites",
+        old="if request.client is None or any(name in request.headers for name in _FORWARDED):",
+        new="if request.client is None:",
+        tests=("tests/dashboard/test_machines.py", "tests/dashboard/test_newcomers.py"),
+    ),
+    Fault(
+        name="what cannot be started hides what runs",
+        old="        added = (_can_start(starts), *added)\n",
+        new="        pass\n",
+        tests=("tests/routing/test_kinds.py",),
+    ),
     # ---- the session ----
     Fault(
         name="a credit is dropped",
