@@ -7,6 +7,8 @@ import sys
 
 import structlog
 
+from ._output import plain
+
 
 def configure_logging(level: str, *, as_json: bool | None = None) -> None:
     """Send the logs of punch to standard error.
@@ -41,7 +43,20 @@ def log_formatter(*, as_json: bool) -> logging.Formatter:
         ],
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            _make_plain,
             structlog.processors.format_exc_info,
             renderer,
         ],
     )
+
+
+def _make_plain(
+    logger: object, method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Take out of the event what a terminal would obey.
+
+    Ours are constants, but a library puts a peer's words into its own, and `punch up` its news.
+    """
+    del logger, method
+    event["event"] = plain(str(event.get("event", "")))
+    return event

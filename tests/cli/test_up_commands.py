@@ -374,8 +374,9 @@ def test_the_end_of_the_last_log_is_shown_where_none_runs(
 ) -> None:
     """It says why it ended, perhaps; the exit code says that nothing runs."""
     log_path().parent.mkdir(parents=True)
-    log_path().write_text("one\ntwo\nthree\n")
+    # As the log has it: JSON lets these pass, and a terminal obeys them.
+    log_path().write_text("one\ntwo\nthree\x9b31m\u202e\n", encoding="utf-8")
     assert logs(["--lines", "2"]) == ExitCode.NOT_RUNNING
     said = capsys.readouterr()
-    assert said.out == "two\nthree\n"
+    assert said.out == "two\nthree\ufffd31m\ufffd\n"
     assert str(log_path()) in said.err

@@ -98,7 +98,7 @@ async def _show(settings: LogsSettings) -> ExitCode:
         if not lines:
             raise
         # As they stand in the file: JSON, whoever reads them.
-        print(*lines, sep="\n")
+        print(*map(plain, lines), sep="\n")
         print(f"punch: {error} (these lines are the end of {log_path()})", file=sys.stderr)
         return ExitCode.NOT_RUNNING
     return ExitCode.OK
