@@ -21,7 +21,6 @@ from ...adoption import WORDS, Seen, look_once
 from ...exceptions import ConfigurationError, NotRunning
 from ...settings import (
     ADOPT,
-    FILE_VARIABLE,
     SWITCH,
     TEXT,
     WORD,
@@ -34,8 +33,8 @@ from ...settings import (
     of,
     open_settings,
     optional,
+    path_to_change,
     setting,
-    settings_path,
 )
 from .._columns import aligned, shortened
 from .._exits import ExitCode
@@ -124,13 +123,6 @@ class RemoveSettings(Settings):
     url: str = of(URL)
 
 
-def _file() -> Path:
-    path = settings_path(os.environ)
-    if path is None:
-        raise ConfigurationError(f"{FILE_VARIABLE} is none: unset it, or name a file with it")
-    return path
-
-
 def _of(text: str) -> Adoptee:
     try:
         return Adoptee.of(text)
@@ -171,7 +163,7 @@ def _add(settings: AddSettings) -> ExitCode:
         others = [item for item in items if _key_of(_of(item)) != _key_of(adoptee)]
         return [*others, str(adoptee)]
 
-    change_items(_file(), ADOPT, change)
+    change_items(path_to_change(os.environ), ADOPT, change)
     if seen not in (None, "models"):
         print(f"punch: {adoptee.url} is waited for: {WORDS[seen]}", file=sys.stderr)
     return _told(f"{adoptee.url} is adopted from now on")
@@ -187,7 +179,7 @@ def _seen(adoptee: Adoptee) -> Seen | None:
 
 
 def _remove(settings: RemoveSettings) -> ExitCode:
-    path, meant = _file(), _of(settings.url)
+    path, meant = path_to_change(os.environ), _of(settings.url)
 
     def change(items: Sequence[str]) -> Sequence[str]:
         left = [item for item in items if _key_of(_of(item)) != _key_of(meant)]

@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import attrs
 
@@ -14,7 +13,6 @@ from ...exceptions import ConfigurationError
 from ...routing.names import Alias, Aliases
 from ...settings import (
     ALIAS,
-    FILE_VARIABLE,
     SWITCH,
     TEXT,
     Settings,
@@ -23,8 +21,8 @@ from ...settings import (
     of,
     open_settings,
     optional_argument,
+    path_to_change,
     setting,
-    settings_path,
 )
 from .._columns import aligned
 from .._exits import ExitCode
@@ -86,13 +84,6 @@ def _alias(settings: AliasSettings) -> ExitCode:
     return ExitCode.OK
 
 
-def _file() -> Path:
-    path = settings_path(os.environ)
-    if path is None:
-        raise ConfigurationError(f"{FILE_VARIABLE} is none: unset it, or name a file with it")
-    return path
-
-
 def _of(text: str) -> Alias:
     try:
         return Alias.of(text)
@@ -119,11 +110,11 @@ def _add(name: str, model: str) -> None:
             raise ConfigurationError(f"{error}; take some away, or write a pattern") from None
         return after
 
-    change_items(_file(), ALIAS, change)
+    change_items(path_to_change(os.environ), ALIAS, change)
 
 
 def _remove(name: str) -> None:
-    path = _file()
+    path = path_to_change(os.environ)
 
     def change(items: Sequence[str]) -> Sequence[str]:
         left = [item for item in items if item.partition("=")[0].strip() != name]

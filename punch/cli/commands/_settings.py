@@ -12,7 +12,6 @@ import attrs
 
 from ...exceptions import ConfigurationError
 from ...settings import (
-    FILE_VARIABLE,
     PATH,
     SETTINGS,
     SWITCH,
@@ -29,12 +28,12 @@ from ...settings import (
     find_setting,
     of,
     open_settings,
+    path_to_change,
     read_import,
     read_settings_file,
     refuse_unknown,
     set_value,
     setting,
-    settings_path,
     unset_value,
 )
 from .._columns import aligned, shortened
@@ -161,13 +160,6 @@ def _get(settings: GetSettings) -> ExitCode:
     return ExitCode.OK
 
 
-def _file() -> Path:
-    path = settings_path(os.environ)
-    if path is None:
-        raise ConfigurationError(f"{FILE_VARIABLE} is none: unset it, or name a file with it")
-    return path
-
-
 def _set(settings: SetSettings) -> ExitCode:
     found = find_setting(settings.name)
     texts = settings.value
@@ -176,7 +168,7 @@ def _set(settings: SetSettings) -> ExitCode:
         texts = tuple(sys.stdin.read().splitlines())
     if not texts or (len(texts) > 1 and not found.many):
         raise ConfigurationError(f"{found.name} is one value, and {len(texts)} were given")
-    set_value(_file(), found, texts)
+    set_value(path_to_change(os.environ), found, texts)
     _warn(found)
     return ExitCode.OK
 
@@ -191,7 +183,7 @@ def _warn(found: Setting[object]) -> None:
 
 
 def _unset(settings: UnsetSettings) -> ExitCode:
-    path = _file()
+    path = path_to_change(os.environ)
     # A slip that the file has is taken out as it is spelled there.
     if not unset_value(path, settings.name) and not unset_value(
         path, find_setting(settings.name).name
@@ -201,7 +193,7 @@ def _unset(settings: UnsetSettings) -> ExitCode:
 
 
 def _import(settings: ImportSettings) -> ExitCode:
-    found, path = read_import(settings.file), _file()
+    found, path = read_import(settings.file), path_to_change(os.environ)
     rows = [("taken", each.key, _took(path, each, settings.replace)) for each in found.taken]
     rows += [("left", each.key, each.why) for each in found.left]
     cells = [(outcome, plain(key), plain(words)) for outcome, key, words in rows]
@@ -225,7 +217,7 @@ def _took(path: Path, taken: Taken, replace: bool) -> str:
 
 
 def _path(_: Settings) -> ExitCode:
-    print(_file())
+    print(path_to_change(os.environ))
     return ExitCode.OK
 
 

@@ -9,7 +9,6 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -20,7 +19,6 @@ from ...network import OwnNetwork, is_in_own_network, own_hosts, own_networks
 from ...placement import size_text
 from ...settings import (
     ALLOW_PLAIN_RPC,
-    FILE_VARIABLE,
     RPC_BACKEND,
     RPC_PLACE,
     SWITCH,
@@ -32,8 +30,8 @@ from ...settings import (
     count,
     group,
     of,
+    path_to_change,
     setting,
-    settings_path,
     several,
 )
 from .._columns import aligned
@@ -158,15 +156,12 @@ def _say_not_allowed() -> None:
     )
 
 
-def _file() -> Path:
-    path = settings_path(os.environ)
-    if path is None:
-        raise ConfigurationError(f"{FILE_VARIABLE} is none: unset it, or name a file with it")
-    return path
-
-
 def _keep(places: Sequence[str]) -> None:
-    change_items(_file(), RPC_BACKEND, lambda items: list(dict.fromkeys([*items, *places])))
+    change_items(
+        path_to_change(os.environ),
+        RPC_BACKEND,
+        lambda items: list(dict.fromkeys([*items, *places])),
+    )
     if RPC_BACKEND.variable is not None and os.environ.get(RPC_BACKEND.variable):
         print(
             f"punch: {RPC_BACKEND.variable} is set in this shell, and counts more than the file",
@@ -189,7 +184,7 @@ def _add(settings: ChangeRpc) -> ExitCode:
 
 
 def _remove(settings: ChangeRpc) -> ExitCode:
-    path = _file()
+    path = path_to_change(os.environ)
 
     def change(items: Sequence[str]) -> Sequence[str]:
         for place in settings.place:

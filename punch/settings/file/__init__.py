@@ -7,6 +7,7 @@ from ._folders import (
     cache_folder,
     configuration_folder,
     data_folder,
+    path_to_change,
     settings_path,
 )
 from ._importing import Import, Left, Taken, import_of, read_import
@@ -30,6 +31,7 @@ __all__ = [
     # where punch keeps its files
     "FILE_VARIABLE",
     "settings_path",
+    "path_to_change",
     "configuration_folder",
     "data_folder",
     "cache_folder",

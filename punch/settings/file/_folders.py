@@ -40,3 +40,16 @@ def settings_path(environment: Mapping[str, str]) -> Path | None:
         return expanded(text)
     except ValueError as error:
         raise ConfigurationError(f"{FILE_VARIABLE} is {text!r}: {error}") from None
+
+
+def path_to_change(environment: Mapping[str, str]) -> Path:
+    """The settings file, for a command that changes what stands in it.
+
+    Raises:
+      ConfigurationError: if there is to be none.
+
+    """
+    path = settings_path(environment)
+    if path is None:
+        raise ConfigurationError(f"{FILE_VARIABLE} is none: unset it, or name a file with it")
+    return path
