@@ -8,7 +8,7 @@ from ._base import Handler, Located, Node, Stream, ip_of
 from ._callers import is_of_this_user
 from ._foreign import unfit
 from ._loopback import LoopbackStream, is_own, open_loopback
-from ._networks import OwnNetwork, is_in_own_network, own_networks
+from ._networks import OwnNetwork, is_in_own_network, own_address, own_networks
 from ._own import (
     WILDCARDS,
     Wanted,
@@ -42,6 +42,7 @@ __all__ = [
     # this machine
     "is_of_this_user",
     "own_networks",
+    "own_address",
     "is_in_own_network",
     "links_to",
     "own_hosts",

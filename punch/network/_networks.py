@@ -9,6 +9,9 @@ import ipaddress
 import socket
 
 import psutil
+import trio
+
+from ._own import NAME_SECONDS
 
 OwnNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 """A network that an interface of this machine is in."""
@@ -40,6 +43,19 @@ def _length(netmask: str | None) -> int:
     if netmask is None:
         raise ValueError("no netmask")
     return int(ipaddress.ip_address(netmask.partition("/")[0])).bit_count()
+
+
+async def own_address(host: str) -> str | None:
+    """The IP address of *host*, which may be a name, in one of `own_networks`; `None` without one.
+
+    A name is looked up anew each time, and what is talked to is the address that was checked.
+    """
+    try:
+        with trio.fail_after(NAME_SECONDS):
+            found = await trio.socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError, trio.TooSlowError):
+        return None
+    return next((str(each[4][0]) for each in found if is_in_own_network(str(each[4][0]))), None)
 
 
 def is_in_own_network(ip: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import re
 
 from ..access import key_of
 from ..capability import PeerId
@@ -85,16 +86,24 @@ RPC_SERVER = optional(
 # ---- RPC servers that run already ----
 
 
+# Names of machines, as people have them at home and in DNS.
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?")
+
+
 def _rpc_place(text: str) -> str:
     host, _, port = text.strip().rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     try:
-        # No name: what is asked is what was named, whoever answers for names in that network.
-        host = "127.0.0.1" if host == "localhost" else str(ipaddress.ip_address(host))
         number = count(1, most=65535).value(port)
+        try:
+            host = "127.0.0.1" if host == "localhost" else str(ipaddress.ip_address(host))
+        except ValueError:
+            # What looks like an address and is none is a slip, and no name.
+            if not _HOST.fullmatch(host) or host.replace(".", "").isdigit():
+                raise
     except ValueError:
         raise ValueError(
-            "write the IP address and the port of an RPC server, such as 192.168.1.20:50052"
+            "write the address and the port of an RPC server, such as 192.168.1.20:50052"
         ) from None
     return f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
 

@@ -18,6 +18,7 @@ from punch.cluster.coordinator import ForeignLender, PlainSpeeds
 from punch.cluster.coordinator import _plain as plain
 from punch.exceptions import BackendError, ConfigurationError
 from punch.llama_cpp import RpcDevice, RpcFacts, RpcVersion, Speeds
+from punch.network import own_address
 from punch.settings import PlainRpcSettings, load, parse_flags
 
 HOME = ipaddress.ip_network("192.168.1.0/24")
@@ -44,7 +45,12 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         return Seen(place=place, facts=FACTS)
 
     monkeypatch.setattr(_rpc, "ask", ask)
-    monkeypatch.setattr(_rpc, "is_in_own_network", lambda ip: ip.startswith("192.168.1."))
+
+    async def own(host: str) -> str | None:
+        named = {"gpu-box": "192.168.1.30"}.get(host, host)
+        return named if named.startswith("192.168.1.") else None
+
+    monkeypatch.setattr(_rpc, "own_address", own)
     return path
 
 
@@ -82,9 +88,11 @@ def test_servers_are_kept_listed_and_taken_away(
     ("place", "words"),
     [
         ("8.8.8.8:50052", "in no private network of this machine"),
-        ("gpu-box:50052", "write the IP address and the port"),
-        ("192.168.1.20", "write the IP address and the port"),
-        ("192.168.1.20:70000", "write the IP address and the port"),
+        ("another-box:50052", "in no private network of this machine"),
+        ("192.168.1.20", "write the address and the port"),
+        ("192.168.1.20:70000", "write the address and the port"),
+        ("192.168.1:50052", "write the address and the port"),
+        ("gpu box:50052", "write the address and the port"),
     ],
 )
 def test_what_is_no_server_of_an_own_network_is_not_kept(
@@ -94,6 +102,13 @@ def test_what_is_no_server_of_an_own_network_is_not_kept(
     assert _run(["rpc", "add", place]) == ExitCode.USAGE
     assert words in capsys.readouterr().err
     assert not path.exists()
+
+
+def test_a_server_may_be_kept_by_its_name(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is asked is the address that the name has in an own network then."""
+    assert _run(["rpc", "add", "gpu-box:50052"]) == ExitCode.OK
+    assert 'backend = ["gpu-box:50052"]' in path.read_text()
+    assert "gpu-box:50052  RPC 7.0.0" in capsys.readouterr().out
 
 
 def test_a_variable_that_hides_the_file_is_named(
@@ -184,7 +199,8 @@ async def test_a_server_of_the_variable_is_left_out_with_the_reason() -> None:
     with pytest.raises(BackendError, match="--allow-plain-rpc allows it"):
         await lender.survey()
     with pytest.raises(BackendError, match="--allow-plain-rpc allows it"):
-        lender.take()
+        async with lender.take():
+            pass
 
 
 async def test_a_server_of_another_network_is_asked_nothing(
@@ -196,7 +212,11 @@ async def test_a_server_of_another_network_is_asked_nothing(
         raise AssertionError("asked")
 
     monkeypatch.setattr(plain, "rpc_hello", never)
-    monkeypatch.setattr(plain, "is_in_own_network", lambda _: False)
+
+    async def nowhere(_: str) -> None:
+        return None
+
+    monkeypatch.setattr(plain, "own_address", nowhere)
     lender = ForeignLender("192.168.1.20:50052", speeds=SPEEDS, is_allowed=True)
     with pytest.raises(BackendError, match="in no private network of this machine"):
         await lender.survey()
@@ -204,6 +224,13 @@ async def test_a_server_of_another_network_is_asked_nothing(
 
 FAST = Speeds(bandwidth=1e12, compute=1e13)
 SPEEDS = PlainSpeeds(bandwidth=1e9, compute=1e9)
+
+
+async def test_an_own_address_is_one_of_this_machine_or_its_networks() -> None:
+    """No address of strangers is one."""
+    assert await own_address("127.0.0.1") == "127.0.0.1"
+    assert await own_address("::1") == "::1"
+    assert await own_address("8.8.8.8") is None
 
 
 async def test_what_answers_is_nobodys_own_and_unauthenticated(

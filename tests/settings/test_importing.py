@@ -120,7 +120,7 @@ def test_what_is_wrong_in_it_is_left_with_the_rule(path: Path) -> None:
         {
             "agent_timeout": "soon",
             "model": ["llama3.2"],
-            "rpc_backends": [{"host": "gpu", "port": 1}, {"host": "fd00::5", "port": 50052}, 7],
+            "rpc_backends": [{"host": "gpu", "port": 0}, {"host": "fd00::5", "port": 50052}, 7],
             "theirs_some_day": 1,
         }
     )

@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from ...exceptions import ConfigurationError
-from ...network import OwnNetwork, is_in_own_network, own_hosts, own_networks
+from ...network import OwnNetwork, own_address, own_hosts, own_networks
 from ...placement import size_text
 from ...settings import (
     ALLOW_PLAIN_RPC,
@@ -38,7 +38,16 @@ from .._columns import aligned
 from .._exits import ExitCode
 from .._output import plain
 from .._run import command, run_one_of
-from ._rpc_looking import DEFAULT_RPC_PORT, LOOKS_PER_SECOND, Seen, ask, look, network_of, search_of
+from ._rpc_looking import (
+    DEFAULT_RPC_PORT,
+    LOOKS_PER_SECOND,
+    Seen,
+    ask,
+    look,
+    network_of,
+    place_of,
+    search_of,
+)
 
 ABOUT = """\
 Find and keep RPC servers of llama.cpp that run already, for models that are split.
@@ -49,7 +58,7 @@ networks alone, and say wherever such a split is shown that it is unauthenticate
 run on the other machine, `punch worker` there lends the same memory with both."""
 
 PLACES = arguments(
-    "place", RPC_PLACE, metavar="HOST:PORT", about="IP address and port, such as 192.168.1.20:50052"
+    "place", RPC_PLACE, metavar="HOST:PORT", about="address and port, such as 192.168.1.20:50052"
 )
 NETWORKS = several(
     "network",
@@ -123,16 +132,16 @@ async def _ask_all(places: Sequence[str]) -> list[Seen]:
     answers: dict[str, Seen] = {}
 
     async def one(place: str) -> None:
-        answers[place] = await ask(place)
+        host, _, port = place.rpartition(":")
+        address = await own_address(host.strip("[]"))
+        if address is None:
+            answers[place] = Seen(place=place, why="it is in no private network of this machine")
+        else:
+            answers[place] = attrs.evolve(await ask(place_of(address, int(port))), place=place)
 
     async with trio.open_nursery() as nursery:
         for place in places:
-            if is_in_own_network(place.rpartition(":")[0].strip("[]")):
-                nursery.start_soon(one, place)
-            else:
-                answers[place] = Seen(
-                    place=place, why="it is in no private network of this machine"
-                )
+            nursery.start_soon(one, place)
     return [answers[place] for place in places]
 
 
@@ -172,7 +181,7 @@ def _keep(places: Sequence[str]) -> None:
 def _add(settings: ChangeRpc) -> ExitCode:
     for place in settings.place:
         host = place.rpartition(":")[0].strip("[]")
-        if not is_in_own_network(host):
+        if trio.run(own_address, host) is None:
             raise ConfigurationError(
                 f"{place} is in no private network of this machine, and plain RPC leaves none: "
                 "what is asked would be read on the way. Run `punch worker` there"

@@ -20,7 +20,7 @@ import trio
 from ..._background import open_background
 from ...exceptions import BackendError, ConfigurationError
 from ...llama_cpp import RpcDevice, RpcFacts, RpcFrames, rpc_hello
-from ...network import is_in_own_network
+from ...network import own_address
 from ...placement import Link
 from ...processes import busy_seconds
 from ._lending import Lendable, LentDevice, LoanLook
@@ -102,7 +102,7 @@ class ForeignLender:
     counts as nobody's own even where its port is one of loopback: that may lead anywhere.
 
     Args:
-      address: ``HOST:PORT``, with an IP address.
+      address: ``HOST:PORT``, with an IP address or a name.
       speeds: How fast it is taken to be, since it does not say.
       is_allowed: Whether plain RPC may be used.
 
@@ -117,8 +117,8 @@ class ForeignLender:
         self._speeds = speeds
         self._is_allowed = is_allowed
 
-    def check(self) -> None:
-        """See that the server may be talked to now.
+    async def _look(self) -> None:
+        """See that the server may be talked to now, and where it is.
 
         Raises:
           BackendError: if it may not; the text says what must be done.
@@ -129,15 +129,17 @@ class ForeignLender:
                 "plain RPC is not allowed: it neither proves who is at its other end nor hides "
                 "what is asked; --allow-plain-rpc allows it, and `punch worker` there needs none"
             )
-        if not is_in_own_network(self._host):
+        found = await own_address(self._host)
+        if found is None:
             raise BackendError(
                 f"{self._host} is in no private network of this machine, and plain RPC leaves "
                 "none; run `punch worker` there"
             )
+        self._server.host = found
 
     async def survey(self) -> Lendable:
         """What the server says of itself; it is not asked while it is lent."""
-        self.check()
+        await self._look()
         facts, rtt = await self._server.ask()
         devices = _devices(
             facts.devices,
@@ -151,10 +153,12 @@ class ForeignLender:
         link = Link(rtt=rtt, rate=UNMEASURED_RATE)
         return Lendable(devices=devices, version=facts.version, link=link, is_authenticated=False)
 
-    def take(self) -> AbstractAsyncContextManager[PlainLoan]:
+    @asynccontextmanager
+    async def take(self) -> AsyncIterator[PlainLoan]:
         """Use the server until the context ends."""
-        self.check()
-        return self._server.take(is_own=False)
+        await self._look()
+        async with self._server.take(is_own=False) as loan:
+            yield loan
 
 
 class _Server:
@@ -162,7 +166,9 @@ class _Server:
 
     def __init__(self, name: str, host: str, port: int) -> None:
         self._name = name
-        self._place = (host, port)
+        self.host = host
+        """Its IP address; a name until it was looked up."""
+        self._port = port
         self._is_lent = False
 
     async def ask(self) -> tuple[RpcFacts, float]:
@@ -170,7 +176,7 @@ class _Server:
         if self._is_lent:
             raise BackendError(f"{self._name} is lent to another split of this process")
         began = trio.current_time()
-        facts = await rpc_hello(*self._place, patience=HELLO_SECONDS, outlives=True)
+        facts = await rpc_hello(self.host, self._port, patience=HELLO_SECONDS, outlives=True)
         # The connection, its hello, how many devices there are, and each of them.
         return facts, (trio.current_time() - began) / (3 + len(facts.devices))
 
@@ -183,13 +189,13 @@ class _Server:
         self._is_lent = True
         try:
             pid = None
-            if ipaddress.ip_address(self._place[0]).is_loopback:
-                pid = await trio.to_thread.run_sync(partial(_listener_at, self._place[1]))
+            if ipaddress.ip_address(self.host).is_loopback:
+                pid = await trio.to_thread.run_sync(partial(_listener_at, self._port))
             async with open_background() as nursery:
                 (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
                 loan = PlainLoan(
                     self._name,
-                    self._place,
+                    (self.host, self._port),
                     listener,
                     devices=len(facts.devices),
                     pid=pid,
