@@ -94,6 +94,15 @@ def test_of_several_the_one_that_it_was_moved_into_counts(tmp_path: Path) -> Non
     assert choose_namespace(NetworkSettings(), homes) == Enter(homes[1])
 
 
+def test_what_was_joined_since_is_meant_where_nobody_else_is_in_the_old_one(tmp_path: Path) -> None:
+    """`punch up`, `punch join` and `punch up` again are in what was joined."""
+    homes = [create_namespace(name, called="desk", folder=tmp_path) for name in ("a", "b", "c")]
+    assert choose_namespace(NetworkSettings(), homes[:2], unused=homes[:1]) == Enter(homes[1])
+    assert choose_namespace(NetworkSettings(), homes[:1], unused=homes[:1]) == Enter(homes[0])
+    with pytest.raises(ConfigurationError, match="several"):
+        choose_namespace(NetworkSettings(), homes, unused=homes[:1])
+
+
 def test_every_part_of_the_program_means_the_namespace_that_was_chosen(tmp_path: Path) -> None:
     """Though the machine is a member of several."""
     home = create_namespace("a", called="desk", folder=tmp_path)

@@ -40,6 +40,15 @@ def test_only_one_namespace_is_the_last(tmp_path: Path) -> None:
     assert str(place) == str(second.namespace)
 
 
+def test_what_was_joined_while_none_ran_is_entered(tmp_path: Path) -> None:
+    """The one that `up` had made, and nobody else is in, is no reason to ask."""
+    find_place(NetworkSettings(), folder=tmp_path)
+    joined = create_namespace("office", called="desk", folder=tmp_path)
+    place, is_new = find_place(NetworkSettings(), folder=tmp_path)
+    assert not is_new
+    assert str(place) == str(joined.namespace)
+
+
 async def test_what_up_has_made_is_dropped_when_it_moves(tmp_path: Path) -> None:
     """What a person has made stays."""
     made, _ = find_place(NetworkSettings(), folder=tmp_path)

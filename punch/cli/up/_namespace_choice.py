@@ -48,12 +48,15 @@ class AsSaid:
 Choice = Make | Enter | AsSaid
 
 
-def choose_namespace(network: NetworkSettings, homes: Sequence[Home]) -> Choice:
+def choose_namespace(
+    network: NetworkSettings, homes: Sequence[Home], *, unused: Sequence[Home] = ()
+) -> Choice:
     """The namespace to be in.
 
     Args:
       network: What the settings say.
       homes: The closed namespaces that this machine is a member of.
+      unused: Those of them that may be dropped, see `may_drop`: what was joined since is meant.
 
     Raises:
       ConfigurationError: if it is in several, and none is said.
@@ -63,8 +66,9 @@ def choose_namespace(network: NetworkSettings, homes: Sequence[Home]) -> Choice:
         return AsSaid()
     if not homes:
         return Make(DEFAULT_NAME)
-    if len(homes) == 1:
-        return Enter(homes[0])
+    used = [home for home in homes if home not in unused]
+    if len(homes) == 1 or len(used) == 1:
+        return Enter((used or homes)[0])
     last = [home for home in homes if home.folder.exists(LAST)]
     if len(last) == 1:
         return Enter(last[0])

@@ -37,7 +37,9 @@ def find_place(network: NetworkSettings, *, folder: Path) -> tuple[Place, bool]:
       ConfigurationError: if several could be meant, or none can be made.
 
     """
-    choice = choose_namespace(network, homes(folder))
+    joined = homes(folder)
+    unused = [home for home in joined if may_drop(home, list_members(home))]
+    choice = choose_namespace(network, joined, unused=unused)
     if isinstance(choice, Make):
         home = create_namespace(choice.name, folder=folder)
         home.folder.write(MADE, b"")

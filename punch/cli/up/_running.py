@@ -199,7 +199,10 @@ class RunningUp:
             move: Move | None = Move(target=target)
         else:
             place, is_new = find_place(self._settings.network, folder=self._folder)
-            target, move = Target(settings=self._settings, place=place, is_new=is_new), None
+            target = Target(settings=self._settings, place=place, is_new=is_new)
+            # What was joined while none ran is moved into now, from what the last one had made.
+            is_said = self._settings.network.origin("namespace").layer != "default"
+            move = None if is_new or is_said else Move(target=target)
         before = None
         while True:
             try:
