@@ -6,7 +6,7 @@ The first listener of a namespace on a machine whose bootstrap address is free s
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import trio
@@ -17,7 +17,7 @@ from ..admission import Caps
 from ..backends import Backend
 from ..bootstrap import open_bootstrap
 from ..events import Bus
-from ..exceptions import AddressUnavailable, ConfigurationError
+from ..exceptions import AddressUnavailable, ConfigurationError, NetworkError
 from ..listener import Listener, open_listener
 from ..machine import Machine
 from ..membership import DiskMembership
@@ -54,6 +54,10 @@ async def open_own_bootstrap(settings: NetworkSettings, address: Address) -> Asy
             yield False
             return
         log.info("nobody was at the bootstrap address: serving it", addresses=server.addresses)
+        # We have the port: whatever another user's program was there before, we are there now.
+        # Without this it would be told that somebody is in between, for ever.
+        with suppress(NetworkError):
+            known_peers(settings).remember(address.place, server.peer_id)
         yield True
 
 

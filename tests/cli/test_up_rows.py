@@ -6,9 +6,10 @@ from typing import cast
 
 import attrs
 
+from punch.adoption import AdoptedServer
 from punch.capability import Capability, Lane, ModelOffer, PeerId
 from punch.cli.up._status import MemberRow
-from punch.cli.up._status_of import member_rows, worker_names
+from punch.cli.up._status_of import adopted_waits, member_rows, worker_names
 from punch.membership import DiskMembership, MemberStatus
 from punch.peers import PeerRecord
 
@@ -107,3 +108,23 @@ def test_workers_are_named_as_members_are() -> None:
     assert worker_names(workers, membership=MEMBERSHIP, known=(DESK, SHED)) == ("shed",)
     bare = attrs.evolve(SHED, name="")
     assert len(worker_names(workers, membership=MEMBERSHIP, known=(bare,))) == 1
+
+
+def test_a_server_that_is_away_is_not_said_to_have_no_model() -> None:
+    """What is waited for has the reason that its lane gives."""
+    server = AdoptedServer(
+        url="http://127.0.0.1:1234",
+        program="LM Studio",
+        how="found",
+        state="resting",
+        reason="its server cannot be reached",
+        models=(),
+        lane="lm-studio",
+        seconds=60.0,
+    )
+    (line,) = adopted_waits([server])
+    assert line == "a model of LM Studio at http://127.0.0.1:1234: its server cannot be reached"
+    assert adopted_waits([attrs.evolve(server, seconds=0.1)]) == []
+    assert adopted_waits([attrs.evolve(server, models=("a",))]) == []
+    named = attrs.evolve(server, how="named", state="looking", lane=None)
+    assert adopted_waits([named]) == ["http://127.0.0.1:1234, which was named"]

@@ -99,11 +99,18 @@ def _waits(opened: Opened, own: OwnLane, *, is_settled: bool) -> list[str]:
         waits.append(f"{backend.name}, which is loading {backend.model or 'its model'}")
     if own.missing is not None and is_settled and not opened.listener.lanes:
         waits.append(missing_here(own.missing))
-    for each in opened.adoption.adopted:
+    return waits + adopted_waits(opened.adoption.adopted)
+
+
+def adopted_waits(adopted: Sequence[AdoptedServer]) -> list[str]:
+    """What is not there yet of servers: a named one itself, or a model of one with a lane."""
+    waits = []
+    for each in adopted:
         if each.how == "named" and each.state == "looking":
             waits.append(f"{each.url}, which was named")
         elif each.lane is not None and not each.models and each.seconds > SETTLED_SECONDS:
-            waits.append(f"a model of {each.program} at {each.url}, which has none")
+            why = each.reason or "it has none"
+            waits.append(f"a model of {each.program} at {each.url}: {why}")
     return waits
 
 
