@@ -193,3 +193,27 @@ def test_up_adopts_what_runs_and_leaves_its_own_kind_and_strangers_alone(
     assert (ollama.loaded_by_asking, nas.loaded_by_asking) == (
         ["llama3.2:latest"], ["qwen3:latest"],
     )  # fmt: skip
+
+
+@limit(90)
+def test_a_listener_whose_server_is_its_own_gateway_ends_no_request_in_a_loop(
+    programs: Programs,
+) -> None:
+    """A person may set it so: who asks that listener hears of it at once, and others answer."""
+    gateway = programs.gateway("--namespace", "n")
+    honest = programs.listener("--namespace", "n")
+    looped = programs.listener(
+        "--namespace", "n", PUNCH_INFERENCE_BACKEND="openai", PUNCH_OPENAI_URL=gateway.url
+    )
+    body = {"model": "mock", "messages": [{"role": "user", "content": "?"}], "max_tokens": 4}
+
+    def ask(**headers: str) -> httpx.Response:
+        return httpx.post(
+            f"{gateway.url}/v1/chat/completions", json=body, headers=headers, timeout=30
+        )
+
+    eventually(lambda: ask(**{"X-Punch-Only": honest.peer_id}).is_success)
+    began = time.monotonic()
+    eventually(lambda: "status 508" in ask(**{"X-Punch-Only": looped.peer_id}).text)
+    assert time.monotonic() - began < 30
+    assert ask(**{"X-Punch-Only": honest.peer_id}).is_success
