@@ -198,6 +198,22 @@ def test_status_is_a_table_or_one_line_of_json(capsys: pytest.CaptureFixture[str
         assert json.loads(capsys.readouterr().out) == STATUS
 
 
+def test_an_address_is_whole_in_eighty_columns() -> None:
+    """The words beside it are shortened first."""
+    url = "http://127.0.0.1:8000"
+    server = {
+        "url": url,
+        "program": "vLLM, Lemonade or llama-cpp-python",
+        "how": "found",
+        "state": "left alone",
+        "reason": "what answers there is no server of models",
+    }
+    lines = table_of({**STATUS, "adopted": [server, {**server, "url": f"{url}0"}]}, 80)
+    rows = [line for line in lines if "left alone" in line]
+    assert [row.split()[0] for row in rows] == [url, f"{url}0"]
+    assert all(width_of(line) <= 80 for line in rows)
+
+
 # ---- open ----
 
 

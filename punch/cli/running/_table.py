@@ -102,7 +102,10 @@ _COLUMNS = {
 
 
 # Words that may be shortened where the terminal is narrow; a state is needed whole.
-_GIVING_WAY = ("name", "backend", "url", "program", "models")
+_GIVING_WAY = ("name", "backend", "program", "models")
+
+# What is left of an address leads nowhere: only where there is no room at all.
+_GIVING_WAY_LAST = ("url",)
 
 
 def _rows(title: str, rows: Iterator[tuple[str, ...]], width: int) -> list[str]:
@@ -110,7 +113,8 @@ def _rows(title: str, rows: Iterator[tuple[str, ...]], width: int) -> list[str]:
     if not found:
         return []
     heads = _COLUMNS[title]
-    names = [number for number, head in enumerate(heads) if head in _GIVING_WAY]
+    may = _GIVING_WAY if width >= USUAL_COLUMNS else _GIVING_WAY + _GIVING_WAY_LAST
+    names = [number for number, head in enumerate(heads) if head in may]
     lines = aligned([heads, *found], width=width - 2, give_way=names)
     return ["", title, *(f"  {line}" for line in lines)]
 
