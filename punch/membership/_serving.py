@@ -70,6 +70,7 @@ async def _say_where(
     home: Home, node: Node, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Keep the addresses of *node* in a file, for as long as the task lives."""
+    is_started = False
     try:
         with running(home, node.peer_id) as program:
             told: tuple[str, ...] | None = None
@@ -77,10 +78,15 @@ async def _say_where(
                 if node.addresses != told:
                     told = node.addresses
                     program.say(told)
-                    task_status.started()
+                    # Once: the addresses may change as often as the machine's network does.
+                    if not is_started:
+                        is_started = True
+                        task_status.started()
                 await trio.sleep(LOOK_SECONDS)
     except ConfigurationError as error:
         log.warning("`punch invite` will not know where this program is", why=str(error))
+        if not is_started:
+            task_status.started()
 
 
 async def scout(membership: DiskMembership, node: Node) -> None:

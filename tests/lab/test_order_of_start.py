@@ -51,6 +51,8 @@ def start_up(machine: Machine, **variables: str) -> Program:
         "up",
         "--port",
         "11435",
+        # A machine's own model never stands for another one's.
+        PUNCH_ANY_NAME="0",
         PUNCH_INFERENCE_BACKEND="mock",
         PUNCH_MOCK_MODEL=f"model-{machine.name}",
         **variables,
@@ -97,3 +99,4 @@ def test_members_come_together_whatever_comes_last(lab: Lab) -> None:
     start_up(desk).wait_out("dashboard")
     answered(attic, URL, "model-desk")
     answered(desk, URL, "model-shed")
+    assert [program.process.poll() for program in programs] == [None, None]
