@@ -75,6 +75,20 @@ def test_what_is_typed_goes_to_the_program_and_the_flag_does_not() -> None:
     assert command[1:] == ["-m", "punch", "up", "--log-file", "up.log", "--port", "1"]
 
 
+def test_what_is_printed_never_goes_over_the_log(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    started: list[subprocess.Popen[bytes]],
+) -> None:
+    """Whatever the log is called."""
+    log_file = tmp_path / "punch.out"
+    log_file.write_text("of yesterday\n")
+    instead(monkeypatch, UP)
+    assert detach([], log_file=log_file, asks_code=False) == ExitCode.OK
+    assert log_file.read_text() == "of yesterday\n"
+    assert "the session is" in (tmp_path / "punch.printed").read_text()
+
+
 def test_a_typed_code_is_on_no_command_line_of_what_stays(
     monkeypatch: pytest.MonkeyPatch, started: list[subprocess.Popen[bytes]]
 ) -> None:

@@ -75,7 +75,7 @@ def detach(
         # It has no terminal to ask at.
         code = getpass.getpass("code: ")
     typed = code is not None
-    printed = (log_file or log_path()).with_suffix(".out")
+    printed = printed_beside(log_file or log_path())
     with _private(printed) as output:
         process = subprocess.Popen(  # noqa: S603 - this very program, with what was typed for it
             command_of(arguments, log_file or log_path()),
@@ -113,6 +113,12 @@ def detach(
         )
         return ExitCode.BACKEND
     return ExitCode(process.returncode) if process.returncode in set(ExitCode) else ExitCode.BUG
+
+
+def printed_beside(log_file: Path) -> Path:
+    """The file of what the program prints, which is never its log."""
+    path = log_file.with_suffix(".out")
+    return path if path != log_file else log_file.with_suffix(".printed")
 
 
 def command_of(arguments: Sequence[str], log_file: Path) -> list[str]:
