@@ -51,8 +51,9 @@ MIN_SECONDS = 60
 
 MAX_NAME_CHARACTERS = 64
 
-# What the form of the page has at most, in bytes.
+# What the form of the page has at most, in bytes, and its seconds: a page sends it at once.
 MAX_FORM_BYTES = 4096
+MAX_FORM_SECONDS = 10.0
 
 
 @attrs.frozen(kw_only=True)
@@ -252,12 +253,13 @@ async def _wish_of(request: Request) -> Wish:
       InvalidRequest: naming the field and its rule.
 
     """
-    body = b""
-    async with aclosing(request.stream()) as pieces:
-        async for piece in pieces:
-            body += piece
-            if len(body) > MAX_FORM_BYTES:
-                raise InvalidRequest(f"the form has more than {MAX_FORM_BYTES} bytes")
+    try:
+        with trio.fail_after(MAX_FORM_SECONDS):
+            body = await _body_of(request)
+    except trio.TooSlowError:
+        raise InvalidRequest(
+            f"the form was not complete within {MAX_FORM_SECONDS:.0f} s: send it faster"
+        ) from None
     try:
         given = _json(body)
     except (ValueError, RecursionError):
@@ -275,6 +277,16 @@ async def _wish_of(request: Request) -> Wish:
     if wish.short and wish.uses > 1:
         raise InvalidRequest.about("uses", "must be 1 for a short code, which is good for one try")
     return wish
+
+
+async def _body_of(request: Request) -> bytes:
+    body = b""
+    async with aclosing(request.stream()) as pieces:
+        async for piece in pieces:
+            body += piece
+            if len(body) > MAX_FORM_BYTES:
+                raise InvalidRequest(f"the form has more than {MAX_FORM_BYTES} bytes")
+    return body
 
 
 def _json(body: bytes) -> dict[str, Any]:

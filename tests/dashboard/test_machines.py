@@ -15,10 +15,12 @@ from http_feeds import Peers, wall
 from membership.test_calls import member
 from membership.test_telling import joined
 from starlette.applications import Starlette
+from starlette.requests import Request
 
 import punch
 from punch.dashboard import Machines, Rights, _rights, dashboard_routes, open_feed
 from punch.events import Bus
+from punch.exceptions import InvalidRequest
 from punch.gateway.keys import Key
 from punch.membership import Home, draw, parse_code, read_invites
 
@@ -184,6 +186,20 @@ async def test_a_form_that_makes_no_sense_makes_no_invite(
     """It is told which field, and its rule."""
     reply = await ask("POST", INVITES, form)
     assert (reply.status, said in reply.json()["error"]) == (400, True), reply.body
+    assert read_invites(home).all == ()
+
+
+async def test_a_form_that_never_ends_is_waited_for_no_longer(
+    home: Home, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Its connection would be held for ever."""
+
+    async def receive() -> dict[str, Any]:
+        await trio.sleep(3)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    with trio.fail_after(60), pytest.raises(InvalidRequest, match="not complete within 10 s"):
+        await Machines(home).invite(Request(request_from().scope, receive))
     assert read_invites(home).all == ()
 
 
