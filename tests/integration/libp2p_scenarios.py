@@ -399,7 +399,7 @@ async def yamux_read() -> bool:
         got = b""
         with suppress(*ANY_ERROR), trio.move_on_after(15):
             while len(got) < 4 * count:
-                with trio.move_on_after(rng.choice((0, 0, 0.0005))):
+                with trio.move_on_after(rng.choice((0, 0.00002, 0.00005, 0.0001, 0.0005))):
                     got += await stream._muxed.read(64)
         if got != b"".join(struct.pack(">I", number) for number in range(count)):
             return False

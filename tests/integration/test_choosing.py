@@ -171,9 +171,9 @@ def rows_of(explained: str) -> dict[str, dict[str, float]]:
     names: list[str] = []
     found = {}
     for line in explained.splitlines():
-        if line.split()[:2] == ["peer", "backend"]:
-            names = line.split()[2:]
-        elif match := re.match(r"\s+(12D3\w+)\s+\S+((?:\s+-?\d+\.\d+)+)", line):
+        if line.split()[:3] == ["peer", "kind", "backend"]:
+            names = line.split()[3:]
+        elif match := re.match(r"\s+(12D3\w+)\s+\S+\s+\S+((?:\s+-?\d+\.\d+)+)", line):
             found[match[1]] = dict(zip(names, map(float, match[2].split()), strict=True))
     return found
 

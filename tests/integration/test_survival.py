@@ -342,7 +342,7 @@ async def test_a_mock_answer_survives_at_every_token(
     programs.bootstrap("--transport", transport)
     start = {
         "arguments": ("--transport", transport, "--slots", "32"),
-        "environment": {"PUNCH_MOCK_DECODE_RATE": "8"},
+        "environment": {"PUNCH_MOCK_DECODE_RATE": "4"},
     }
     started = await off(programs.listeners, *[start] * (len(places) + 2))
     survivors = tuple(program.peer_id for program in started[len(places) :])
