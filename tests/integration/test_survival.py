@@ -115,6 +115,23 @@ async def ask_and_strike(
     return answer.response
 
 
+# A quick engine makes the last tokens of an answer before a blow falls that was meant for it.
+BLOWS = 4
+
+
+async def ask_and_strike_in_time(
+    router: Router, crowd: Crowd, request: CommandRequest, whole: str, *places: int
+) -> CommandResponse:
+    """The same with everybody there, again where an engine was done before the blow fell."""
+    for _ in range(BLOWS):
+        await crowd.complete(router)
+        response = await ask_and_strike(router, crowd, request, *places)
+        assert response_text(response) == whole, places
+        if len(response.segments) > len(places):
+            break
+    return response
+
+
 def response_text(response: CommandResponse) -> str:
     """The answer, which must be there."""
     assert response.status == "success"
@@ -205,9 +222,7 @@ async def test_a_real_answer_survives_at_every_third_token(real: Crowd) -> None:
         whole = response_text(await router.ask(greedy()))
         assert len(PLACES) == 20
         for place in PLACES:
-            await real.complete(router)
-            response = await ask_and_strike(router, real, greedy(), place)
-            assert response_text(response) == whole, place
+            response = await ask_and_strike_in_time(router, real, greedy(), whole, place)
             check_segments(response, place, tokens=TOKENS)
             assert response.segments[0].reason == "the connection was lost"
 
@@ -234,8 +249,7 @@ async def test_a_real_answer_survives_two_deaths(real: Crowd) -> None:
         for places in ((1, 2), (10, 40), (57, 58)):
             await real.complete(router)
             whole = response_text(await router.ask(greedy()))
-            response = await ask_and_strike(router, real, greedy(), *places)
-            assert response_text(response) == whole
+            response = await ask_and_strike_in_time(router, real, greedy(), whole, *places)
             check_segments(response, *places, tokens=TOKENS)
 
 
