@@ -59,7 +59,7 @@ _READ_BYTES = 16 << 10
 
 @attrs.frozen(kw_only=True)
 class Call:
-    """One command that is carried out."""
+    """A command of this user, and how its handler answers while it is carried out."""
 
     arguments: Mapping[str, Any]
     """What the caller gave: whatever JSON has."""
@@ -75,7 +75,7 @@ caller that goes away cancels it."""
 
 @attrs.frozen(kw_only=True)
 class AdminStatistics:
-    """Who is there."""
+    """How busy the admin surface is."""
 
     callers: int
     """Commands that are being carried out."""
