@@ -110,13 +110,13 @@ async def ask_and_strike(
                 chosen = answer.decisions[-1].chosen_peer
                 assert chosen is not None
                 crowd.strike(chosen, number)
-    assert not left
     assert answer.text == response_text(answer.response)
     return answer.response
 
 
-# A quick engine makes the last tokens of an answer before a blow falls that was meant for it.
-BLOWS = 4
+# A quick engine makes the last tokens of an answer before a blow falls that was meant for it, and
+# a busy machine hands several of them over as one part: the answer has fewer parts than places.
+BLOWS = 8
 
 
 async def ask_and_strike_in_time(
@@ -128,8 +128,8 @@ async def ask_and_strike_in_time(
         response = await ask_and_strike(router, crowd, request, *places)
         assert response_text(response) == whole, places
         if len(response.segments) > len(places):
-            break
-    return response
+            return response
+    raise AssertionError(f"{BLOWS} answers were whole before a blow at {places} fell")
 
 
 def response_text(response: CommandResponse) -> str:
