@@ -109,6 +109,7 @@ from ._request import (
     Sampling,
     Tool,
     ToolCall,
+    size_of,
 )
 from ._response import (
     CommandResponse,
@@ -240,6 +241,7 @@ __all__ = [
     "MARK",
     "mark_of",
     # what is known of it before it is answered, and what may be told of it afterwards
+    "size_of",
     "tokens_of",
     "usual_output",
     "DEFAULT_OUTPUT_TOKENS",

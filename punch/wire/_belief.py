@@ -34,10 +34,9 @@ FINISH_REASONS = frozenset({"stop", "length", "tool_calls"})
 
 def most_prompt_tokens(request: CommandRequest) -> int:
     """More tokens than the prompt of *request* can have."""
-    size = sum(len(text.encode(errors="replace")) for text in request.texts)
     parts = sum(len(message.parts) for message in request.messages)
     each = len(request.messages) + len(request.inputs) + len(request.tools)
-    return _HEAD_TOKENS + _ESCAPING * size + _EACH_TOKENS * each + _PART_TOKENS * parts
+    return _HEAD_TOKENS + _ESCAPING * request.size + _EACH_TOKENS * each + _PART_TOKENS * parts
 
 
 def believed(response: CommandResponse, request: CommandRequest) -> CommandResponse:

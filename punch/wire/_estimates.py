@@ -5,11 +5,7 @@ Only predictions and bounds rest on this; what is reported is always counted. No
 
 from __future__ import annotations
 
-from ._request import CommandRequest
-
-# Bytes of English text per token, a little low so that prompts are rather over- than
-# underestimated.
-BYTES_PER_TOKEN = 3.5
+from ._request import BYTES_PER_TOKEN, CommandRequest, size_of
 
 # Tokens of a chat answer without a limit; the median of public traces is near it.
 DEFAULT_OUTPUT_TOKENS = 200
@@ -18,8 +14,7 @@ DEFAULT_OUTPUT_TOKENS = 200
 def tokens_of(*texts: str) -> int:
     """Length of *texts*, in tokens (estimated)."""
     # Bytes, not characters: a character of a script without an alphabet is a token or more.
-    size = sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
-    return int(size / BYTES_PER_TOKEN) + 1
+    return int(size_of(*texts) / BYTES_PER_TOKEN) + 1
 
 
 def usual_output(request: CommandRequest) -> int:

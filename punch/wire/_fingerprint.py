@@ -8,33 +8,12 @@ from __future__ import annotations
 
 import hashlib
 
-import attrs
-
 from ._request import CommandRequest
-
-# Fields that say nothing of the answer itself: how long and how urgently its caller waits, in which
-# pieces it is sent, which of the offers that fit was chosen, and what was wished of the choice.
-_MAY_DIFFER = frozenset(
-    {"request_id", "timeout", "priority", "stream", "stream_interval", "offer", "hints"}
-)
-_ASKED = tuple(
-    (field.name, field.default)
-    for field in attrs.fields(CommandRequest)
-    if field.name not in _MAY_DIFFER
-)
 
 
 def fingerprint(request: CommandRequest) -> bytes:
-    """Sixteen bytes that two requests share if they ask for the same answer.
-
-    A hash, so that an answer can be kept to be joined without keeping its prompt.
-    """
-    asked = [
-        (name, value)
-        for name, default in _ASKED
-        if (value := getattr(request, name)) is not default and value != default
-    ]
-    return hashlib.blake2b(repr(asked).encode(errors="replace"), digest_size=16).digest()
+    """`CommandRequest.fingerprint`, which see."""
+    return request.fingerprint
 
 
 MARK = "X-Punch-Of"

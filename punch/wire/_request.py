@@ -1,11 +1,15 @@
 """The values of a request: what a dialer asks of a listener.
 
-Nothing is checked here; what can be answered is decided by `punch.wire.checks`.
+Nothing is checked here; what can be answered is decided by `punch.wire.checks`. What is measured of
+a request is measured once for each value, when it is first asked for: a copy (`attrs.evolve`) adds
+up again what its messages and tools keep, and reads none of their texts.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any, Literal
 
 import attrs
@@ -13,6 +17,18 @@ import attrs
 Command = Literal["chat", "complete", "embed", "count", "capabilities", "ping"]
 Privacy = Literal["any", "whole", "own"]
 Naming = Literal["near", "exact", "any"]
+
+# Bytes of English text per token, a little low so that prompts are rather over- than
+# underestimated.
+BYTES_PER_TOKEN = 3.5
+
+
+def size_of(*texts: str) -> int:
+    """Bytes of *texts* in UTF-8; half of a surrogate pair, which has none, counts as one."""
+    # Python knows of each text whether it is ASCII, without looking at it.
+    return sum(
+        len(text) if text.isascii() else len(text.encode(errors="replace")) for text in texts
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -46,6 +62,11 @@ class Tool:
     def texts(self) -> tuple[str, ...]:
         """The texts of the tool that a model reads."""
         return self.name, self.description or "", self.parameters
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of `texts`."""
+        return size_of(*self.texts)
 
 
 @attrs.frozen(kw_only=True)
@@ -117,6 +138,11 @@ class ChatMessage:
             return (self.content,)
         calls = (text for call in self.tool_calls for text in (call.name, call.arguments))
         return self.reasoning or "", self.content, *calls
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of `texts`."""
+        return size_of(*self.texts)
 
 
 @attrs.frozen(kw_only=True)
@@ -274,7 +300,7 @@ class CommandRequest:
     hints: Hints = NO_HINTS
     """Whom to ask. No part of what makes two requests the same, and told to nobody."""
 
-    @property
+    @cached_property
     def needs(self) -> frozenset[str]:
         """Features that a model must have for the request, besides its command.
 
@@ -310,6 +336,32 @@ class CommandRequest:
         texts += [self.response_schema or "", self.prompt or "", self.continuation or ""]
         return *texts, *self.inputs
 
+    @cached_property
+    def size(self) -> int:
+        """Bytes of `texts`."""
+        tools = sum([tool.size for tool in self.tools])
+        turns = sum([message.size for message in self.messages])
+        own = (self.response_schema or "", self.prompt or "", self.continuation or "")
+        return tools + turns + size_of(*own, *self.inputs)
+
+    @cached_property
+    def prompt_tokens(self) -> int:
+        """Length of `texts`, in tokens (estimated)."""
+        return int(self.size / BYTES_PER_TOKEN) + 1
+
+    @cached_property
+    def fingerprint(self) -> bytes:
+        """Sixteen bytes that two requests share if they ask for the same answer.
+
+        A hash, so that an answer can be kept to be joined without keeping its prompt.
+        """
+        asked = [
+            (name, value)
+            for name, default in _ASKED
+            if (value := getattr(self, name)) is not default and value != default
+        ]
+        return hashlib.blake2b(repr(asked).encode(errors="replace"), digest_size=16).digest()
+
     def without_prompt(self) -> CommandRequest:
         """The same request without the caller's texts, to be kept when they are not needed."""
         return attrs.evolve(
@@ -323,3 +375,15 @@ class CommandRequest:
             parallel_tool_calls=None,
             response_schema=None,
         )
+
+
+# Fields that say nothing of the answer itself: how long and how urgently its caller waits, in which
+# pieces it is sent, which of the offers that fit was chosen, and what was wished of the choice.
+_MAY_DIFFER = frozenset(
+    {"request_id", "timeout", "priority", "stream", "stream_interval", "offer", "hints"}
+)
+_ASKED = tuple(
+    (field.name, field.default)
+    for field in attrs.fields(CommandRequest)
+    if field.name not in _MAY_DIFFER
+)

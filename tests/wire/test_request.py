@@ -9,7 +9,7 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import digests, maybe, names, samplings
+from strategies import command_requests, digests, maybe, names, samplings
 
 from punch.exceptions import InvalidRequest
 from punch.wire import (
@@ -578,3 +578,34 @@ def test_tokens_can_be_counted_of_a_prompt_or_of_messages() -> None:
     """The command that gives no answer but a number."""
     for fields in ({"prompt": "a"}, {"messages": turned(WORDS).messages}):
         check_request(CommandRequest(request_id="r1", command="count", **fields))
+
+
+class Counted(str):
+    """A text that knows how often it was read; it is not ASCII."""
+
+    __slots__ = ("reads",)
+    reads: int
+
+    def encode(self, *args: Any, **kwargs: Any) -> bytes:
+        """Its bytes."""
+        self.reads += 1
+        return super().encode(*args, **kwargs)
+
+
+def test_a_request_is_measured_once_and_its_copies_read_no_text_again() -> None:
+    """Whoever counts bytes, estimates tokens or copies a request with another name of its model."""
+    content = Counted("Grüße")
+    content.reads = 0
+    asked = request(messages=(*HI, ChatMessage(role="user", content=content)))
+    assert asked.size == len("hi") + 7
+    assert asked.prompt_tokens == int((len("hi") + 7) / 3.5) + 1
+    copy = attrs.evolve(asked, model="m", request_id="r2", prompt="more")
+    assert (copy.size, copy.prompt_tokens) == (asked.size + 4, 4)
+    assert content.reads == 1
+
+
+@given(command_requests)
+def test_the_size_of_a_request_is_that_of_its_texts(asked: CommandRequest) -> None:
+    """In bytes, wherever they stand: in tools, turns, calls, the prompt or the schema."""
+    assert asked.size == sum(len(text.encode(errors="replace")) for text in asked.texts)
+    assert attrs.evolve(asked).fingerprint == asked.fingerprint
