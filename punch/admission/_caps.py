@@ -10,9 +10,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 
 import attrs
@@ -23,6 +22,8 @@ from ..exceptions import ConfigurationError, PeerRefused
 from ..routing.names import stands_for
 from ..wire import LIMITS, CommandRequest
 from ._hours import Hours, fault_of_hours, is_within, seconds_until, spelled
+
+_UNLIMITED = nullcontext()
 
 _REMEDY = "or have its owner allow more"
 
@@ -144,23 +145,12 @@ class Caps:
         sampling = attrs.evolve(request.sampling, max_tokens=self.max_output)
         return attrs.evolve(request, sampling=sampling)
 
-    @contextmanager
-    def time_limit(self) -> Iterator[None]:
-        """Cancel what is done in the context once it has taken as long as it may.
+    def time_limit(self) -> AbstractContextManager[None]:
+        """A context that cancels what is done in it once that has taken as long as it may.
 
-        Raises:
-          PeerRefused: if that happened.
-
+        It raises `PeerRefused` if that happened.
         """
-        with trio.move_on_after(math.inf if self.max_seconds is None else self.max_seconds) as time:
-            yield
-        if not time.cancelled_caught:
-            return
-        raise PeerRefused(
-            f"the answer takes longer than the {self.max_seconds:g} s that this listener gives "
-            f"you: ask for a shorter one, {_REMEDY}",
-            param="max_tokens",
-        )
+        return _UNLIMITED if self.max_seconds is None else _limited(self.max_seconds)
 
     def on(self, capability: Capability, now: datetime) -> Capability:
         """The claim as peers with these caps are told it at the local time *now*."""
@@ -186,6 +176,18 @@ class Caps:
             state=OFF_HOURS,
             closed_for=closed_for,
             reason=f"answers you {spelled(self.hours)} by its own clock",
+        )
+
+
+@contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    with trio.move_on_after(seconds) as time:
+        yield
+    if time.cancelled_caught:
+        raise PeerRefused(
+            f"the answer takes longer than the {seconds:g} s that this listener gives you: ask for "
+            f"a shorter one, {_REMEDY}",
+            param="max_tokens",
         )
 
 

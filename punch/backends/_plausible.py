@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import math
 
-import attrs
-
 from ..capability import ModelOffer
 from ..wire import CommandRequest, Timings, Usage, with_calls_asked_for
 from ._base import Generation
@@ -34,8 +32,7 @@ def plausible(generation: Generation, request: CommandRequest, offer: ModelOffer
     prompt = _count(usage.prompt_tokens, context * max(1, len(request.inputs)))
     answer = _count(usage.completion_tokens, min(context, request.sampling.max_tokens or context))
     thought = None if answer is None else _count(usage.reasoning_tokens, answer)
-    return attrs.evolve(
-        generation,
+    return Generation(
         completion=with_calls_asked_for(generation.completion, request),
         usage=Usage(
             prompt_tokens=prompt,
@@ -44,6 +41,7 @@ def plausible(generation: Generation, request: CommandRequest, offer: ModelOffer
             cached_tokens=_count(usage.cached_tokens, context if prompt is None else prompt),
         ),
         timings=Timings(prefill=_seconds(timings.prefill), decode=_seconds(timings.decode)),
+        guesses=generation.guesses,
     )
 
 

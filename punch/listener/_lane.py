@@ -17,7 +17,7 @@ from ..admission import NO_CAPS, Caps, NoRoom, Slots
 from ..backends import Adopted, Backend, Explained, plausible
 from ..capability import Lane, Load, ModelOffer
 from ..exceptions import BackendCrashed, BackendError, OfferUnavailable, PeerRefused, PeerSimulated
-from ..wire import CommandRequest, CommandResponse, Provenance
+from ..wire import CommandRequest, CommandResponse, Provenance, Timings
 from ._offered import Offered
 from ._outcomes import Outcomes
 from ._recording import Recording
@@ -125,6 +125,15 @@ def check_own(backend: Backend, offer: ModelOffer) -> None:
     offers = [one for one in backend.offers if one.name == offer.name]
     if offer.own_workers and not any(one.own_workers for one in offers):
         raise OfferUnavailable(f"{offer.name} lies on machines of other owners, too, by now")
+
+
+def _by_its_name(request: CommandRequest, offer: ModelOffer) -> CommandRequest:
+    """*request* for the model of *offer*, as the backend calls it."""
+    return request if request.model == offer.name else attrs.evolve(request, model=offer.name)
+
+
+def _seconds_to(moment: float | None, begin: float) -> float | None:
+    return None if moment is None else moment - begin
 
 
 class RunningLane:
@@ -292,8 +301,7 @@ class RunningLane:
     ) -> CommandResponse:
         backend, slots = self.backend, self.slots
         work = self._workload.plan(recording, request, offer)
-        if request.model != offer.name:
-            request = attrs.evolve(request, model=offer.name)
+        request = _by_its_name(request, offer)
         try:
             await slots.acquire(
                 work.ticket,
@@ -306,17 +314,18 @@ class RunningLane:
         self._changed()
         finished = False
         try:
-            with self._workload.doing(work):
-                await backend.ready(partial(self._loading, recording))
-                check_own(backend, offer)
-                started_at = trio.current_time()
-                busy = slots.busy_seconds(started_at)
-                provenance = provenance_of(backend, offer)
-                recording.begin(provenance)
-                with recording.asker.caps.time_limit():
-                    generation = await backend.generate(request, recording.add)
-                finished = True
+            self._workload.begin(work)
+            await backend.ready(partial(self._loading, recording))
+            check_own(backend, offer)
+            started_at = trio.current_time()
+            busy = slots.busy_seconds(started_at)
+            provenance = provenance_of(backend, offer)
+            recording.begin(provenance)
+            with recording.asker.caps.time_limit():
+                generation = await backend.generate(request, recording.add)
+            finished = True
         finally:
+            self._workload.end(work)
             slots.release(work.ticket, output_tokens=recording.tokens, finished=finished)
             self._changed()
         ended_at = trio.current_time()
@@ -330,7 +339,6 @@ class RunningLane:
             # An answer that its limit has cut says nothing about the usual length.
             self._workload.learn(offer.name, usage.completion_tokens)
         self.speeds.learn(offer.name, usage, timings, batch=batch)
-        first = recording.first_text_at
         return self._outcomes.response(
             request,
             "success",
@@ -338,11 +346,12 @@ class RunningLane:
             result=generation.completion,
             provenance=provenance,
             usage=usage,
-            timings=attrs.evolve(
-                timings,
+            timings=Timings(
                 queue=started_at - arrived_at,
-                first_token=None if first is None else first - arrived_at,
+                first_token=_seconds_to(recording.first_text_at, arrived_at),
                 total=ended_at - arrived_at,
+                prefill=timings.prefill,
+                decode=timings.decode,
                 batch=batch,
             ),
         )

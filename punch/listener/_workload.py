@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import attrs
 
@@ -78,14 +76,13 @@ class Workload:
         most = min(offer.context_tokens or MAX_TOKENS, MAX_TOKENS)
         return None if usual is None else min(math.ceil(usual), most)
 
-    @contextmanager
-    def doing(self, work: Work) -> Iterator[None]:
-        """Count *work* while it has its slot."""
+    def begin(self, work: Work) -> None:
+        """Count *work*, which has its slot, until it ends."""
         self._works.add(work)
-        try:
-            yield
-        finally:
-            self._works.discard(work)
+
+    def end(self, work: Work) -> None:
+        """Count *work*, which has given its slot back, no more."""
+        self._works.discard(work)
 
     def learn(self, model: str, tokens: int | None) -> None:
         """Learn the usual length from an answer of *model* with *tokens*."""

@@ -101,11 +101,13 @@ class Rates:
         included; where it is not known the request is taken to have been alone.
         """
         prefill = _rate(prefill_tokens, prefill_seconds)
-        rates = attrs.evolve(
-            self,
-            prefill=_average(self.prefill, prefill),
-            prefill_samples=self.prefill_samples + (prefill is not None),
-        )
+        rates = self
+        if prefill is not None:
+            rates = attrs.evolve(
+                self,
+                prefill=_average(self.prefill, prefill),
+                prefill_samples=self.prefill_samples + 1,
+            )
         decode = _rate(decode_tokens, decode_seconds)
         return rates if decode is None else rates._with_decode(1.0 / decode, batch)
 

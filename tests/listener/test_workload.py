@@ -24,11 +24,12 @@ async def test_a_begun_request_counts_its_prompt_until_there_is_text() -> None:
     """Then it has been read."""
     workload, answer = Workload(), recording()
     work = workload.plan(answer, ASK, OFFER)
-    with workload.doing(work):
-        before = workload.prompt_tokens_left
-        answer.begin(HERE)
-        await answer.add("a", 1)
-        after = workload.prompt_tokens_left
+    workload.begin(work)
+    before = workload.prompt_tokens_left
+    answer.begin(HERE)
+    await answer.add("a", 1)
+    after = workload.prompt_tokens_left
+    workload.end(work)
     assert (before, after) == (101, 0)
     assert workload.prompt_tokens_left == 0
 
@@ -39,10 +40,11 @@ async def test_what_is_left_of_an_answer_shrinks_to_a_share() -> None:
     workload.learn("m", 50)
     work = workload.plan(answer, ASK, OFFER)
     left = []
-    with workload.doing(work):
-        for tokens in (0, 20, 25, 100):
-            await answer.add("a", tokens)
-            left.append(workload.output_tokens_left)
+    workload.begin(work)
+    for tokens in (0, 20, 25, 100):
+        await answer.add("a", tokens)
+        left.append(workload.output_tokens_left)
+    workload.end(work)
     assert left == [50, 30, 50 * MIN_SHARE, 50 * MIN_SHARE]
     assert workload.output_tokens_left == 0
 
@@ -52,10 +54,10 @@ async def test_nothing_is_expected_beyond_what_was_asked_for() -> None:
     workload, answer = Workload(), recording()
     workload.learn("m", 500)
     request = attrs.evolve(ASK, sampling=Sampling(max_tokens=30))
-    with workload.doing(workload.plan(answer, request, OFFER)):
-        at_first = workload.output_tokens_left
-        await answer.add("a", 29)
-        at_last = workload.output_tokens_left
+    workload.begin(workload.plan(answer, request, OFFER))
+    at_first = workload.output_tokens_left
+    await answer.add("a", 29)
+    at_last = workload.output_tokens_left
     assert (at_first, at_last) == (30, 1)
 
 

@@ -96,8 +96,8 @@ class UsageByMember:
         if response is not None:
             prompt_tokens = response.usage.prompt_tokens or 0
             tokens = max(tokens, response.usage.completion_tokens or 0)
-        self._rows[machine] = attrs.evolve(
-            row,
+        self._rows[machine] = MemberUsage(
+            machine=machine,
             requests=row.requests + 1,
             refused=row.refused + (status == "refused"),
             failed=row.failed + (status in ("error", "timeout")),
