@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from ..capability import Capability, Lane, Load, PeerId
@@ -111,9 +111,9 @@ class KnownPeer:
             self._record = None
 
     def _make_record(self) -> PeerRecord:
-        books, claimed = list(self._lanes.values()), self.capability.lanes
+        in_flight, sent, prompt_tokens, output_tokens = _totals(self._lanes.values())
+        claimed, faults = self.capability.lanes, self.faults
         several = claimed if len(claimed) > 1 else ()
-        rests = [self._lanes[lane.id].resting_until for lane in claimed]
         return PeerRecord(
             peer_id=self.peer_id,
             capability=self.capability,
@@ -122,16 +122,16 @@ class KnownPeer:
             seen_at=self.seen_at,
             rtt=self.rtt,
             rates=self.rates,
-            in_flight=sum([lane.in_flight for lane in books]),
-            sent_since_report=sum([lane.sent for lane in books]),
-            prompt_tokens_since_report=sum([lane.prompt_tokens for lane in books]),
-            output_tokens_since_report=sum([lane.output_tokens for lane in books]),
-            breakers=self.faults.breakers,
-            resting_until=min(rests, default=0.0),
-            fault_share=self.faults.share,
-            engine_deaths=self.faults.deaths,
+            in_flight=in_flight,
+            sent_since_report=sent,
+            prompt_tokens_since_report=prompt_tokens,
+            output_tokens_since_report=output_tokens,
+            breakers=faults.breakers,
+            resting_until=min([self._lanes[one.id].resting_until for one in claimed], default=0.0),
+            fault_share=faults.share,
+            engine_deaths=faults.deaths,
             asked_at=self.asked_at,
-            reputation=self.faults.reputation,
+            reputation=faults.reputation,
             lanes={lane.id: _as_record(self._lanes[lane.id]) for lane in several},
             reachable=self.reachable,
             unreachable_why=self.unreachable_why,
@@ -294,6 +294,17 @@ class KnownPeer:
         if books is None:
             books = self._lanes[lane_id] = _LaneBooks()
         return books
+
+
+def _totals(lanes: Iterable[_LaneBooks]) -> tuple[int, int, int, int]:
+    """What all lanes have together: in flight, sent since the report, prompt and answer tokens."""
+    in_flight = sent = prompt_tokens = output_tokens = 0
+    for books in lanes:
+        in_flight += books.in_flight
+        sent += books.sent
+        prompt_tokens += books.prompt_tokens
+        output_tokens += books.output_tokens
+    return in_flight, sent, prompt_tokens, output_tokens
 
 
 def _as_record(books: _LaneBooks) -> LaneRecord:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 import attrs
 
 from ..capability import Capability, Lane, Load, ModelOffer, PeerId
+from ._belief import Belief
 from ._breaker import CLOSED, Breaker
 from ._rates import Rates
 
@@ -247,7 +248,7 @@ class PeerRecord:
         return None if first is None else first.name
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, init=False)
 class Candidate:
     """One offer of one peer: where a request may go. Each is equal to itself only."""
 
@@ -260,81 +261,71 @@ class Candidate:
     lane: Lane = attrs.field(repr=False)
     """The lane that would answer."""
 
-    id: str = attrs.field(
-        init=False, default=attrs.Factory(lambda self: self._name(), takes_self=True)
-    )
+    id: str
     """Names it in `RouteRequest.tried` and the like: the peer's id, and with a slash behind it
     the offer's, where that has one."""
 
-    peer_id: PeerId = attrs.field(init=False, repr=False)
+    peer_id: PeerId = attrs.field(repr=False)
     """Which peer."""
 
-    load: Load = attrs.field(init=False, repr=False)
+    load: Load = attrs.field(repr=False)
     """How busy the lane is, as it says."""
 
-    ours: PeerRecord | LaneRecord = attrs.field(init=False, repr=False)
+    ours: PeerRecord | LaneRecord = attrs.field(repr=False)
     """What we know of the lane ourselves."""
 
-    present: int = attrs.field(init=False, repr=False)
+    present: int = attrs.field(repr=False)
     """Requests that are there or on their way, as far as anybody here can know.
 
     A report may have been on its way while we sent, so it is never taken to be less than what
     we know to be there ourselves.
     """
 
-    rates: Rates = attrs.field(init=False, repr=False)
+    per_slot: float = attrs.field(repr=False)
+    """The same for each slot of the lane."""
+
+    rates: Rates = attrs.field(repr=False)
     """The measured speed of the offer."""
 
-    is_offered: bool = attrs.field(init=False, repr=False)
+    belief: Belief = attrs.field(repr=False)
+    """How fast the offer is taken to be, by what was measured and what is claimed."""
+
+    is_offered: bool = attrs.field(repr=False)
     """Whether the peer offers what was asked for."""
 
-    is_capped: bool = attrs.field(init=False, repr=False)
+    is_capped: bool = attrs.field(repr=False)
     """Whether it says of anything how much of it may be asked for."""
 
-    is_troubled: bool = attrs.field(init=False, repr=False)
+    is_troubled: bool = attrs.field(repr=False)
     """Whether the peer failed or refused lately, in whatever way."""
 
-    # Worked out once and not once a look: every decision looks several times at each.
+    has_room: bool = attrs.field(repr=False)
+    """Whether the lane takes a further request: a slot or a place in its queue is free."""
 
-    def _name(self) -> str:
-        return candidate_id(self.peer.peer_id, self.offer.id)
-
-    @peer_id.default
-    def _peer_id(self) -> PeerId:
-        return self.peer.peer_id
-
-    @load.default
-    def _load(self) -> Load:
-        return self.lane.load
-
-    @ours.default
-    def _ours(self) -> PeerRecord | LaneRecord:
-        lanes = self.peer.lanes
-        return lanes.get(self.lane.id, self.peer) if lanes else self.peer
-
-    @present.default
-    def _count_present(self) -> int:
-        load, ours = self.load, self.ours
-        return max(ours.in_flight, load.busy + load.queued + ours.sent_since_report)
-
-    @rates.default
-    def _rates(self) -> Rates:
-        rates = self.peer.rates
-        return rates.get(self.offer.key, _NO_RATES) if rates else _NO_RATES
-
-    @is_offered.default
-    def _has_offer(self) -> bool:
-        return self.offer is not NO_OFFER
-
-    @is_capped.default
-    def _has_cap(self) -> bool:
-        caps = (self.offer.max_output, self.lane.max_seconds, self.lane.max_priority)
-        return caps != (None, None, None)
-
-    @is_troubled.default
-    def _had_trouble(self) -> bool:
-        peer = self.peer
-        return bool(peer.breakers or peer.fault_share or peer.engine_deaths)
+    def __init__(self, *, peer: PeerRecord, offer: ModelOffer, lane: Lane) -> None:
+        # All is worked out here once, and not once a look: a decision looks several times at each.
+        load, lanes = lane.load, peer.lanes
+        ours = lanes.get(lane.id, peer) if lanes else peer
+        present = max(ours.in_flight, load.busy + load.queued + ours.sent_since_report)
+        rates = peer.rates.get(offer.key, _NO_RATES) if peer.rates else _NO_RATES
+        caps = (offer.max_output, lane.max_seconds, lane.max_priority)
+        self.__attrs_init__(
+            peer=peer,
+            offer=offer,
+            lane=lane,
+            id=candidate_id(peer.peer_id, offer.id),
+            peer_id=peer.peer_id,
+            load=load,
+            ours=ours,
+            present=present,
+            per_slot=present / max(1, load.slots),
+            rates=rates,
+            belief=Belief.of(offer, rates),
+            is_offered=offer is not NO_OFFER,
+            is_capped=caps != (None, None, None),
+            is_troubled=bool(peer.breakers or peer.fault_share or peer.engine_deaths),
+            has_room=present < load.slots + load.queue_limit and not load.draining,
+        )
 
     @property
     def is_one_of_several(self) -> bool:
@@ -360,7 +351,9 @@ def candidates_of(
     alike: str | None = None,
 ) -> list[Candidate]:
     """The candidates of all *peers*, see `PeerRecord.candidates`."""
+    wanted = (model, digest, offer, alike)
     found: list[Candidate] = []
     for peer in peers:
-        found += peer.candidates(model, digest, offer, alike)
+        # Most were looked at before: a look of this loop's own spares a call for each.
+        found += peer._candidates.get(wanted) or peer.candidates(*wanted)
     return found

@@ -8,8 +8,7 @@ from statistics import median, median_low
 
 import attrs
 
-from ..capability import ModelOffer
-from ..peers import DEFAULT_SLOWDOWN, ENOUGH_SAMPLES, Candidate, Rates, is_far_slower
+from ..peers import Candidate
 from ._request import RouteRequest
 
 # What a peer is taken for while nobody has measured it or any other: a laptop without a GPU
@@ -24,9 +23,6 @@ UNKNOWN_RTT = 0.05
 # of hardware above everything we know, and not the 1e9 tokens a second of a liar.
 MAX_BEYOND_POOL = 4.0
 
-# A claimed slowdown is believed up to here: at 1 a batch gains nothing at all.
-MAX_CLAIMED_SLOWDOWN = 1.0
-
 # A peer that has just failed must look this much better to be asked again.
 SECONDS_PER_FAILURE = 2.0
 
@@ -37,78 +33,28 @@ BOAST_HANDICAP = 2.0
 # Nine attempts lost for one answer are bad enough; past that the odds only look like a rate.
 MAX_FAULT_SHARE = 0.9
 
-_Belief = tuple[float, float | None, float | None, float, bool]
-_NOTHING_KNOWN: _Belief = (0.0, None, None, DEFAULT_SLOWDOWN, False)
 
+def _rates(
+    believed: Sequence[float],
+    is_measured: Sequence[bool],
+    measured: Sequence[float | None],
+    unknown: float,
+) -> Sequence[float]:
+    """The rate of each: what is *believed* of it, no further than the pool allows, or the usual.
 
-# A prompt's tokens are computed many at a time: up to a few hundred times as fast as an answer's on
-# the largest GPUs, where memory is what limits the latter.
-MAX_PREFILL_SHARE = 1000.0
-
-
-def _beliefs(candidates: Sequence[Candidate]) -> list[_Belief]:
-    """Of each, as we believe it: seconds to load, both rates, slowdown, whether it boasts."""
-    best_prefill = best_decode = 0.0
-    found: list[_Belief] = []
-    claims: list[tuple[int, ModelOffer, Rates]] = []
-    for candidate in candidates:
-        offer, rates = candidate.offer, candidate.rates
-        if not rates.enough:
-            claims.append((len(found), offer, rates))
-            found.append(_NOTHING_KNOWN)
-            continue
-        prefill, decode, slowdown = rates.prefill, rates.decode, rates.slowdown
-        if slowdown is None:
-            slowdown = _claimed_slowdown(offer)
-        if prefill is not None and prefill > best_prefill:
-            best_prefill = prefill
-        if decode is not None and decode > best_decode:
-            best_decode = decode
-        if rates.prefill_samples < ENOUGH_SAMPLES:
-            prefill = _prefill_beside(rates.prefill_or(offer.prefill_rate), decode)
-        if rates.decode_samples < ENOUGH_SAMPLES:
-            decode = rates.decode_or(offer.decode_rate)
-        claim = offer.decode_rate
-        # Most are not slower at all: a look of this loop's own spares a call for each.
-        boasts = decode is not None and claim is not None and decode < claim
-        boasts = boasts and is_far_slower(decode, claim)
-        found.append((offer.load_seconds, prefill, decode, slowdown, boasts))
-    for place, offer, rates in claims:
-        prefill, decode = offer.prefill_rate, offer.decode_rate
-        slowdown = rates.slowdown
-        if rates.prefill_samples or rates.decode_samples:
-            prefill, decode = rates.prefill_or(prefill), rates.decode_or(decode)
-        if slowdown is None:
-            slowdown = _claimed_slowdown(offer)
-        prefill, decode = _capped(prefill, best_prefill), _capped(decode, best_decode)
-        found[place] = (offer.load_seconds, prefill, decode, slowdown, False)
-    return found
-
-
-def _prefill_beside(prefill: float | None, decode: float | None) -> float | None:
-    """A prefill rate, believed no further than the *decode* rate that was measured allows."""
-    if prefill is None or decode is None:
-        return prefill
-    return min(prefill, MAX_PREFILL_SHARE * decode)
-
-
-def _claimed_slowdown(offer: ModelOffer) -> float:
-    claim = offer.slowdown
-    return DEFAULT_SLOWDOWN if claim is None else min(max(0.0, claim), MAX_CLAIMED_SLOWDOWN)
-
-
-def _capped(claim: float | None, best: float) -> float | None:
-    if claim is None or not best:
-        return claim
-    return min(claim, MAX_BEYOND_POOL * best)
-
-
-def _usual(rates: Sequence[float | None], unknown: float) -> float:
-    """The rate to take for a peer without one; not worked out where every peer has one."""
-    measured = [rate for rate in rates if rate]
-    if len(measured) == len(rates):
-        return unknown
-    return median(measured) if measured else unknown
+    *measured* are the rates of those of which it was, *unknown* is where nobody has one.
+    """
+    best = max([rate for rate in measured if rate], default=0.0)
+    if best and len(measured) < len(believed):
+        most = MAX_BEYOND_POOL * best
+        believed = [
+            rate if known or rate < most else most
+            for rate, known in zip(believed, is_measured, strict=True)
+        ]
+    if all(believed):
+        return believed
+    usual = median([rate for rate in believed if rate] or [unknown])
+    return [rate or usual for rate in believed]
 
 
 @attrs.frozen
@@ -173,48 +119,59 @@ class CompletionTime:
         self, request: RouteRequest, candidates: Sequence[Candidate], rng: Random
     ) -> Sequence[tuple[float, ...]]:
         """See the class."""
-        beliefs = _beliefs(candidates)
-        usual_prefill = _usual([prefill for _, prefill, _, _, _ in beliefs], UNKNOWN_PREFILL_RATE)
-        usual_decode = _usual([decode for _, _, decode, _, _ in beliefs], UNKNOWN_DECODE_RATE)
+        beliefs = [candidate.belief for candidate in candidates]
+        is_measured = [belief.is_measured for belief in beliefs]
+        seen = [one.rates for one in candidates if one.belief.is_measured]
+        prefills = _rates(
+            [belief.prefill for belief in beliefs],
+            is_measured,
+            [rates.prefill for rates in seen],
+            UNKNOWN_PREFILL_RATE,
+        )
+        decodes = _rates(
+            [belief.decode for belief in beliefs],
+            is_measured,
+            [rates.decode for rates in seen],
+            UNKNOWN_DECODE_RATE,
+        )
 
         prompt, output = request.prompt_tokens, request.output_tokens
         cached = request.cached_tokens if self.affinity else {}
         found = []
         guarded = False
-        for candidate, belief in zip(candidates, beliefs, strict=True):
-            peer = candidate.peer
-            load_seconds, prefill_rate, decode_rate, slowdown, boasts = belief
-            prefill_rate = prefill_rate or usual_prefill
-            decode_rate = decode_rate or usual_decode
-            load = candidate.load
-            slots = load.slots
+        for candidate, belief, prefill, decode in zip(
+            candidates, beliefs, prefills, decodes, strict=True
+        ):
+            peer, load, ours = candidate.peer, candidate.load, candidate.ours
+            slots, slowdown = load.slots, belief.slowdown
             present = candidate.present
-            ahead = load.queued_prompt_tokens + candidate.ours.prompt_tokens_since_report
-            queue = ahead / prefill_rate if ahead else 0.0
+            ahead = load.queued_prompt_tokens + ours.prompt_tokens_since_report
+            queue = ahead / prefill if ahead else 0.0
             if present < slots:
                 crowd = 1.0 + slowdown * present
             else:
                 crowd = 1.0 + slowdown * (slots - 1)
                 twice = 2 * (present - slots)
                 left = _tokens_left(candidate, output) * (twice + 1) / (twice + slots)
-                queue += left * crowd / (slots * decode_rate)
+                queue += left * crowd / (slots * decode)
             hit = 0.0
             if cached and (tokens := cached.get(candidate.id)):
-                hit = -min(tokens, prompt) / prefill_rate
+                hit = -min(tokens, prompt) / prefill
+            answer = output * crowd / decode
             penalty = 0.0
             if candidate.is_troubled:
                 guarded = guarded or peer.fault_share > 0
                 penalty = SECONDS_PER_FAILURE * max(peer.failures, peer.engine_deaths)
-            if boasts:
-                penalty += BOAST_HANDICAP * (prompt / prefill_rate + output * crowd / decode_rate)
+            if belief.boasts:
+                penalty += BOAST_HANDICAP * (prompt / prefill + answer)
             found.append(
                 (
                     UNKNOWN_RTT if peer.rtt is None else peer.rtt,
-                    load_seconds,
+                    candidate.offer.load_seconds,
                     queue,
-                    prompt / prefill_rate,
+                    prompt / prefill,
                     hit,
-                    output * crowd / decode_rate,
+                    answer,
                     penalty,
                 )
             )

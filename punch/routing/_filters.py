@@ -95,12 +95,8 @@ def _how_it_is(lane: Lane) -> str:
 def _keep_features(
     request: RouteRequest, candidates: Sequence[Candidate], now: float
 ) -> Sequence[Candidate]:
-    command, needs = request.command, request.needs
-    return [
-        candidate
-        for candidate in candidates
-        if command in (features := candidate.offer.features) and needs <= features
-    ]
+    wanted = request.needs | {request.command}
+    return [candidate for candidate in candidates if wanted <= candidate.offer.features]
 
 
 # What a peer cannot do that lacks a feature, in words.
@@ -129,9 +125,11 @@ def _keep_context(
     known = [tokens for tokens in contexts if tokens is not None]
     if not known:
         return candidates
-    least, most = min(known), max(known)
-    rooms = request.rooms
-    if least >= rooms[0] or (least == most and len(known) == len(contexts)):
+    least, rooms = min(known), request.rooms
+    if least >= rooms[0]:
+        return candidates
+    most = max(known)
+    if least == most and len(known) == len(contexts):
         return candidates
     # None is as large as this: then the largest, which is the likeliest to hold it.
     needed = next((room for room in rooms if room <= most), most)
@@ -205,12 +203,7 @@ def _why_caps(request: RouteRequest, candidate: Candidate, now: float) -> str:
 def _keep_slots(
     request: RouteRequest, candidates: Sequence[Candidate], now: float
 ) -> Sequence[Candidate]:
-    return [
-        candidate
-        for candidate in candidates
-        if candidate.present < (load := candidate.load).slots + load.queue_limit
-        and not load.draining
-    ]
+    return [candidate for candidate in candidates if candidate.has_room]
 
 
 def _why_slots(request: RouteRequest, candidate: Candidate, now: float) -> str:
@@ -351,17 +344,12 @@ def _rate(candidate: Candidate) -> float:
     return candidate.rates.decode_or(candidate.offer.decode_rate) or 0.0
 
 
-def _load(candidate: Candidate) -> float:
-    """Requests for each slot, those on their way too."""
-    return candidate.present / max(1, candidate.load.slots)
-
-
 def _keep_quick(
     request: RouteRequest, candidates: Sequence[Candidate], now: float
 ) -> Sequence[Candidate]:
     least, most = request.wishes.min_rate, request.wishes.max_load
     kept = [one for one in candidates if _rate(one) >= least] if least else candidates
-    return kept if most is None else [one for one in kept if _load(one) <= most]
+    return kept if most is None else [one for one in kept if one.per_slot <= most]
 
 
 def _keep_unavoided(
@@ -395,7 +383,7 @@ QUICK = Filter(
     name="quick",
     keep=_keep_quick,
     why=lambda request, candidate, now: (
-        f"makes {_rate(candidate):.3g} tokens a second and has {_load(candidate):.2g} requests a "
+        f"makes {_rate(candidate):.3g} tokens a second and has {candidate.per_slot:.2g} requests a "
         "slot, and the request says how many they must be at least, and at most"
     ),
 )

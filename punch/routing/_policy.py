@@ -149,10 +149,10 @@ class Policy:
         removed: list[tuple[Candidate, Filter]] = []
         for step in filters:
             passed = step.keep(request, kept, now)
-            if len(passed) != len(kept):
+            if passed is not kept and len(passed) != len(kept):
                 passing = set(passed)
                 removed += [(candidate, step) for candidate in kept if candidate not in passing]
-            kept = passed
+                kept = passed
 
         terms, term_names = scorer.terms(request, kept, rng), scorer.term_names
         if starts and scorer.unit == PREDICTED:
@@ -228,7 +228,7 @@ class Policy:
 
 def _hot(candidates: Sequence[Candidate], quantile: float) -> Sequence[int]:
     """Places of those with more requests per slot than the quantile of all, and with a queue."""
-    ratios = [candidate.present / candidate.load.slots for candidate in candidates]
+    ratios = [candidate.per_slot for candidate in candidates]
     if not ratios or max(ratios) < 1.0:
         return ()
     # The nearest rank: of up to six candidates none is hot, since too few are there to be usual.

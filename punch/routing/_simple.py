@@ -22,8 +22,8 @@ class LeastRequests:
     def terms(
         self, request: RouteRequest, candidates: Sequence[Candidate], rng: Random
     ) -> Sequence[tuple[float, ...]]:
-        """``Candidate.present / slots``."""
-        return [(one.present / one.load.slots,) for one in candidates]
+        """``Candidate.per_slot``."""
+        return [(one.per_slot,) for one in candidates]
 
 
 @attrs.frozen
@@ -41,8 +41,8 @@ class TwoChoices:
     def terms(
         self, request: RouteRequest, candidates: Sequence[Candidate], rng: Random
     ) -> Sequence[tuple[float, ...]]:
-        """``Candidate.present / slots``, and for those that were not drawn one over the most."""
-        ratios = [one.present / one.load.slots for one in candidates]
+        """``Candidate.per_slot``, and for those that were not drawn one over the most."""
+        ratios = [one.per_slot for one in candidates]
         drawn = set(rng.sample(range(len(candidates)), min(2, len(candidates))))
         behind = 1.0 + max(ratios, default=0.0)
         return [(ratio, 0.0 if i in drawn else behind) for i, ratio in enumerate(ratios)]
@@ -112,10 +112,10 @@ class PrefixAffinity:
     def terms(
         self, request: RouteRequest, candidates: Sequence[Candidate], rng: Random
     ) -> Sequence[tuple[float, ...]]:
-        """``Candidate.present / slots``, and one over the most for those without the prefix."""
+        """``Candidate.per_slot``, and one over the most for those without the prefix."""
         if not candidates:
             return []
-        ratios = [one.present / one.load.slots for one in candidates]
+        ratios = [one.per_slot for one in candidates]
         cached = request.cached_tokens
         longest = max(cached.get(one.id, 0) for one in candidates)
         most = max(one.present for one in candidates)
