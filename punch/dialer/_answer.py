@@ -49,7 +49,7 @@ class Answer:
         self._deadline = 0.0
         self._position = 0
         self._shared: SharedRun | None = None
-        # Its own: what is stored for others has lost its decisions.
+        # What was read can still be told when it is left.
         self._joined: Run | None = None
 
     @property
@@ -163,16 +163,13 @@ class Answer:
           DeadlineExceeded: if the time ran out.
 
         """
-        shared = self._shared
-        if shared is None:
-            raise RuntimeError("an answer is received inside `async with router.answer(...)`")
+        shared = self._reading
         text = self._next(shared)
         if text is not None:
             return text
-        run = self._run
+        run = shared.run
         if not run.is_over:
-            until = self._deadline + AFTER_THE_RUN
-            await shared.advance(self._position, until=until)
+            await shared.advance(self._position, until=self._deadline + AFTER_THE_RUN)
             text = self._next(shared)
             if text is None and not run.is_over:
                 raise DeadlineExceeded("the time ran out before the rest of the answer")
@@ -199,31 +196,38 @@ class Answer:
             wrong with an answer that is over is raised by `receive_part`.
 
         """
-        shared = self._shared
-        if shared is None:
-            raise RuntimeError("an answer is received inside `async with router.answer(...)`")
+        shared = self._reading
         text = self._next(shared)
-        if text is None and self._run.response is None:
+        if text is None and shared.run.response is None:
             raise trio.WouldBlock
         return text
 
+    @property
+    def _reading(self) -> SharedRun:
+        if self._shared is None:
+            raise RuntimeError("an answer is received inside `async with router.answer(...)`")
+        return self._shared
+
     def _next(self, shared: SharedRun) -> str | None:
-        run, position = self._run, self._position
-        if position >= len(run.parts):
+        run, position = shared.run, self._position
+        parts = run.parts
+        if position >= len(parts):
             if run.is_over:
                 return None
             shared.advance_nowait()
-            if position >= len(run.parts):
+            if position >= len(parts):
                 return None
         self._position = position + 1
-        return run.parts[position]
+        return parts[position]
 
     async def __aenter__(self) -> Answer:
-        self._deadline = trio.current_time() + (self.request.timeout or DEFAULT_TIMEOUT)
+        now = trio.current_time()
+        self._deadline = now + (self.request.timeout or DEFAULT_TIMEOUT)
         shared = self._runs.join(
             self,
             self.request,
             deadline=self._deadline,
+            now=now,
             keep=self._keep,
             scope=self._scope,
             key_id=self._key_id,

@@ -6,13 +6,11 @@ has delivered, the peer table and what is learned for later ones, and the decisi
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import trio
 
 from .._logs import get_logger
-from ..events import Bus
 from ..exceptions import PeerError, PeerRefused, PunchError
 from ..peers import MIN_TOKENS, Candidate
 from ..routing import Attempts, Decision, FailedAttempt, Presence, Reason, doubt_of, objects
@@ -26,9 +24,6 @@ from ._speed import speed_of
 
 log = get_logger(__name__)
 
-# For an answer that is kept: all of it was published when it was made.
-_NOWHERE = Bus()
-
 
 class Books:
     """What is written down of one request.
@@ -37,6 +32,7 @@ class Books:
       dispatch: What the answers of a dialer share.
       request: What the caller asked for.
       deadline: When the caller gives up, in seconds of trio's clock.
+      now: When it is asked, by the same clock.
       key_id: The gateway's key that pays, if there is one.
 
     """
@@ -47,20 +43,14 @@ class Books:
         request: CommandRequest,
         *,
         deadline: float,
+        now: float,
         key_id: str | None = None,
     ) -> None:
         self.attempts = Attempts(deadline=deadline, continuable=request.continuable)
         """The tries that failed, and what to do next."""
         self.delivered = Delivered(request)
         """What the caller has got."""
-        door = dispatch.pool.door
-        self.log = RequestLog(
-            dispatch.events,
-            request,
-            self.delivered,
-            key_id=key_id,
-            machine=None if door is None else door.machine(dispatch.pool.peer_id),
-        )
+        self.log = RequestLog(dispatch, request, self.delivered, began=now, key_id=key_id)
         """Where it is published."""
         self.decisions: list[Decision] = []
         """Every decision that led to a try, or to giving up, in order."""
@@ -69,18 +59,6 @@ class Books:
         """What is asked, and when its first caller gives up."""
         self._dispatch = dispatch
         self._request_id = request.request_id
-
-    def stored(self, request: CommandRequest, *, deadline: float) -> Books:
-        """Those of an answer that is over, in which *request* has lost its prompt."""
-        lean = copy.copy(self)
-        lean.request = request
-        lean.decisions = []
-        lean._said_no = []
-        lean.delivered = self.delivered.stored(request)
-        lean.log = RequestLog(_NOWHERE, request, lean.delivered)
-        # What failed holds the frames in which it did, and these all the rest.
-        lean.attempts = Attempts(deadline=deadline)
-        return lean
 
     def decided(self, decision: Decision) -> None:
         """A decision led to a try, or to giving up."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -94,17 +93,21 @@ class Delivered:
             return None
         return self.provenance.model_digest
 
-    def stored(self, request: CommandRequest) -> Delivered:
-        """A copy for an answer that is over, in which *request* has lost its prompt."""
-        lean = copy.copy(self)
-        lean._request = request
-        # A part for each token takes fifteen times as much as its text.
-        lean.parts = [
+    def pieces(self) -> Sequence[str]:
+        """Its parts, put together: a part for each token takes fifteen times what its text does."""
+        if len(self.parts) < 2:
+            return self.parts
+        return [
             kind(text[i : i + PIECE])
             for kind, text in _runs(self.parts)
             for i in range(0, len(text), PIECE)
         ]
-        return lean
+
+    def take_over(self, parts: Sequence[str], tokens: int, segments: Sequence[Segment]) -> None:
+        """Be what was delivered of an answer that was made before."""
+        self.parts += parts
+        self.tokens = tokens
+        self.segments += segments
 
     def begins(self) -> None:
         """Text has come, even if none of it can be given to the caller yet."""

@@ -8,13 +8,14 @@ import attrs
 import trio
 
 from ..capability import PeerId
-from ..events import Answered, Attempted, Bus, Decided
+from ..events import Answered, Attempted, Decided
 from ..exceptions import PeerTimeout, PeerUnreachable, PunchError
 from ..peers import Candidate
 from ..routing import Decision, Reason
 from ..wire import CommandRequest, CommandResponse, Segment, scrubbed
 from ._attempt import Attempt
 from ._delivered import Delivered
+from ._dispatch import Dispatch
 from ._outcome import Outcome
 
 # Searching a peer's words for what it was asked takes a fifth of a second for a megabyte.
@@ -25,28 +26,28 @@ class RequestLog:
     """Publishes what happens to one request.
 
     Args:
-      events: Where to.
+      dispatch: It has the bus, and knows whose grant is shown.
       request: The request.
       delivered: What its caller has got.
+      began: When it was asked, in seconds of trio's clock.
       key_id: The gateway's key that pays, if there is one.
-      machine: The machine whose grant is shown, in a closed namespace.
 
     """
 
     def __init__(
         self,
-        events: Bus,
+        dispatch: Dispatch,
         request: CommandRequest,
         delivered: Delivered,
         *,
+        began: float,
         key_id: str | None = None,
-        machine: PeerId | None = None,
     ) -> None:
-        self._events = events
+        self._events, self._pool = dispatch.events, dispatch.pool
         self._request = request
         self._delivered = delivered
-        self._key_id, self._machine = key_id, machine
-        self._began = trio.current_time()
+        self._key_id = key_id
+        self._began = began
 
     def decided(self, decision: Decision) -> None:
         """A peer was chosen, or none could be."""
@@ -150,10 +151,15 @@ class RequestLog:
                 first_text=None if first is None else first - self._began,
                 segments=tuple(map(self._lean, delivered.segments)),
                 key_id=self._key_id,
-                machine=self._machine,
+                machine=self._machine(),
                 **told,
             )
         )
+
+    def _machine(self) -> PeerId | None:
+        """The machine whose grant is shown, in a closed namespace."""
+        door = self._pool.door
+        return None if door is None else door.machine(self._pool.peer_id)
 
     def _lean(self, segment: Segment) -> Segment:
         reason = self._scrubbed(segment.reason)

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 
@@ -89,11 +88,12 @@ class Run:
             return self._live[0].peer_id
         return None if self.response is None else self.response.executor
 
-    async def advance(self, until: float = math.inf) -> None:
+    async def advance(self, until: float) -> None:
         """Go on until there is more text, or the end, or it is *until* by trio's clock."""
-        had = len(self.parts)
+        parts = self.parts
+        had = len(parts)
         try:
-            while len(self.parts) == had and self.response is None:
+            while len(parts) == had and self.response is None:
                 if not self._live:
                     await self._ask_next()
                 elif not await self._listen() and not await self._wait(until):
@@ -122,14 +122,6 @@ class Run:
         """Another reader waits for it, until *deadline*."""
         self.deadline = max(self.deadline, deadline)
         self.books.attempts.extend(deadline)
-
-    def stored(self) -> Run:
-        """A copy of a complete one, without the prompt and the snapshots of every peer."""
-        lean = copy.copy(self)
-        lean.request = self.request.without_prompt()
-        lean.books = self.books.stored(lean.request, deadline=self.deadline)
-        lean._asking = Asking(self._dispatch, lean.books, stream=self.request.stream)
-        return lean
 
     def abandon(self) -> None:
         """No reader wants it any more: stop the peers that work on it."""

@@ -269,7 +269,7 @@ async def test_n_answers_are_made_side_by_side(autojump_clock: MockClock) -> Non
     ]
     usage = reply.json()["usage"]
     assert (usage["prompt_tokens"], usage["completion_tokens"]) == (2, 30)
-    assert sorted(client.router._runs._runs) == ["tea", "tea#1", "tea#2"]
+    assert sorted(client.router._runs._stored) == ["tea", "tea#1", "tea#2"]
 
 
 async def test_n_answers_stream_side_by_side(autojump_clock: MockClock) -> None:
