@@ -26,7 +26,8 @@ _ESCAPING = 4
 
 # Seconds of a day: no listener works on one answer for longer than an hour.
 _MAX_SECONDS = 86_400.0
-_MAX_BATCH = 65_536.0
+_MOST = dict.fromkeys(("queue", "first_token", "total", "prefill", "decode"), _MAX_SECONDS)
+_MOST["batch"] = 65_536.0
 
 FINISH_REASONS = frozenset({"stop", "length", "tool_calls"})
 """How a whole answer ends. More may come: one that is not known here is told as ``stop``."""
@@ -41,31 +42,36 @@ def most_prompt_tokens(request: CommandRequest) -> int:
 
 def believed(response: CommandResponse, request: CommandRequest) -> CommandResponse:
     """*response* to *request* with the numbers and words that can be true."""
-    usage, result, timings = response.usage, response.result, response.timings
-    prompt, cached = usage.prompt_tokens, usage.cached_tokens
-    if prompt is not None and not 0 <= prompt <= most_prompt_tokens(request):
-        prompt = cached = None
-    if cached is not None and (cached < 0 or prompt is None or cached > prompt):
-        cached = None
-    seconds = {
-        name: _within(getattr(timings, name), _MAX_SECONDS)
-        for name in ("queue", "first_token", "total", "prefill", "decode")
-    }
-    if result is not None and result.finish_reason not in FINISH_REASONS:
-        result = attrs.evolve(result, finish_reason="stop")
+    usage, timings = _usage(response.usage, request), _timings(response.timings)
+    result = response.result
     if result is not None:
+        if result.finish_reason not in FINISH_REASONS:
+            result = attrs.evolve(result, finish_reason="stop")
         result = with_calls_asked_for(result, request)
-    return attrs.evolve(
-        response,
-        result=result,
-        usage=Usage(
-            prompt_tokens=prompt,
-            completion_tokens=usage.completion_tokens,
-            cached_tokens=cached,
-            reasoning_tokens=reasoning_within(usage),
-        ),
-        timings=Timings(**seconds, batch=_within(timings.batch, _MAX_BATCH)),
-    )
+    if usage is response.usage and timings is response.timings and result is response.result:
+        return response
+    return attrs.evolve(response, result=result, usage=usage, timings=timings)
+
+
+def _usage(usage: Usage, request: CommandRequest) -> Usage:
+    prompt, cached = usage.prompt_tokens, usage.cached_tokens
+    wrong = []
+    if prompt is not None and not 0 <= prompt <= most_prompt_tokens(request):
+        wrong += ["prompt_tokens", "cached_tokens"]
+    elif cached is not None and (prompt is None or not 0 <= cached <= prompt):
+        wrong.append("cached_tokens")
+    if usage.reasoning_tokens is not None and reasoning_within(usage) is None:
+        wrong.append("reasoning_tokens")
+    return attrs.evolve(usage, **dict.fromkeys(wrong)) if wrong else usage
+
+
+def _timings(timings: Timings) -> Timings:
+    wrong = [
+        name
+        for name, most in _MOST.items()
+        if (value := getattr(timings, name)) is not None and not 0.0 <= value <= most
+    ]
+    return attrs.evolve(timings, **dict.fromkeys(wrong)) if wrong else timings
 
 
 def with_calls_asked_for(result: Completion, request: CommandRequest) -> Completion:
@@ -82,7 +88,3 @@ def reasoning_within(usage: Usage) -> int | None:
     """The thought tokens of *usage* if it has as many tokens in all; else `None`."""
     thought, answer = usage.reasoning_tokens, usage.completion_tokens
     return thought if thought is not None and answer is not None and thought <= answer else None
-
-
-def _within(value: float | None, most: float) -> float | None:
-    return value if value is not None and 0.0 <= value <= most else None

@@ -289,7 +289,8 @@ class _Counter:
 
 
 def _unpack(body: bytes | bytearray | memoryview) -> Any:
-    counter = _Counter()
+    # Each takes a byte at least: a short frame needs no count.
+    counter = _Counter() if len(body) > MAX_CONTAINERS else None
     try:
         return msgpack.unpackb(
             body,

@@ -66,14 +66,14 @@ def integer(least: int, most: int) -> Decoder:
 
 
 def number(least: float, most: float) -> Decoder:
-    """A finite number, as a float."""
+    """A finite number, as a float; both limits are finite."""
 
     def read(value: Any) -> float:
+        if (type(value) is float or type(value) is int) and least <= value <= most:
+            return float(value)
         if type(value) not in (int, float) or not math.isfinite(value):
             raise BadValue(f"a finite number, got {shown(value)}")
-        if not least <= value <= most:
-            raise BadValue(f"a number from {least} to {most}, got {shown(value)}")
-        return float(value)
+        raise BadValue(f"a number from {least} to {most}, got {shown(value)}")
 
     return read
 
@@ -134,24 +134,23 @@ def record(cls: type[Any], /, *needed: str, **decoders: Decoder) -> Decoder:
         for field in attrs.fields(cls)
         if field.name in decoders and (field.default is attrs.NOTHING or field.name in needed)
     ]
-    plan = tuple(decoders.items())
 
     def read(value: Any) -> Any:
         if type(value) is not dict:
             raise BadValue(f"a map, got {shown(value)}")
         found = {}
-        for name, decoder in plan:
-            if name in value:
-                try:
-                    found[name] = decoder(value[name])
-                except BadValue as bad:
-                    bad.place.insert(0, name)
-                    raise
-        for name in required:
-            if name not in found:
-                missing = BadValue("a value, got nothing")
-                missing.place.insert(0, name)
-                raise missing
+        name = ""
+        try:
+            # What came, not what could have come: most fields have their defaults and are left out.
+            for name, item in value.items():
+                if name in decoders:
+                    found[name] = decoders[name](item)
+            for name in required:
+                if name not in found:
+                    raise BadValue("a value, got nothing")
+        except BadValue as bad:
+            bad.place.insert(0, name)
+            raise
         return cls(**found)
 
     return read

@@ -27,7 +27,7 @@ def size_of(*texts: str) -> int:
     """Bytes of *texts* in UTF-8; half of a surrogate pair, which has none, counts as one."""
     # Python knows of each text whether it is ASCII, without looking at it.
     return sum(
-        len(text) if text.isascii() else len(text.encode(errors="replace")) for text in texts
+        [len(text) if text.isascii() else len(text.encode(errors="replace")) for text in texts]
     )
 
 

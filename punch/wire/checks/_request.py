@@ -46,6 +46,8 @@ def _check_model(name: str) -> None:
 
 
 def _bytes(text: str, name: str) -> int:
+    if text.isascii():
+        return len(text)
     try:
         return len(text.encode())
     except UnicodeEncodeError as error:
