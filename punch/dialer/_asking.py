@@ -166,20 +166,23 @@ class Asking:
             self._books.not_asked(candidate, step.reason, error)
             return None
         begun, stops = request.continuation, request.sampling.stop
-        patience = step.patience
-        decode = decision.term(candidate, "decode")
-        if not self._stream and decode is not None:
+        patience, predicted, now = step.patience, step.predicted, trio.current_time()
+        if not self._stream and predicted.decode is not None:
             # Its first text is its last: the silence before it is as long as the answer.
-            patience += min(PATIENCE_FACTOR * decode, MAX_PATIENCE_SECONDS)
+            patience += min(PATIENCE_FACTOR * predicted.decode, MAX_PATIENCE_SECONDS)
         return Attempt(
             call,
             request=request,
             decision=decision,
             candidate=candidate,
             reason=step.reason,
+            predicted=predicted,
+            asked_at=now,
             patience=patience,
-            session_number=dispatch.sent(request, decision, candidate),
-            held_up=dispatch.prompts.held_up(candidate, decision),
+            session_number=dispatch.sent(request, decision, candidate, now=now),
+            held_up=dispatch.prompts.held_up(
+                candidate, seconds=predicted.prefill, tokens=decision.request.prompt_tokens
+            ),
             stops=StopAcrossPeers(begun, stops) if begun and stops else None,
         )
 
@@ -229,8 +232,7 @@ class Asking:
             late.lateness.asked(now, is_paid)
         if candidate is None or not is_paid:
             return None
-        patience = self._books.attempts.patience(decision, candidate)
-        return Try(candidate=candidate, patience=patience, reason="hedge"), decision
+        return Try.of(decision, candidate, "hedge"), decision
 
     def could_another(self, attempt: Attempt, deadline: float) -> bool:
         """Whether another candidate could answer, or go on, in the place of *attempt*.

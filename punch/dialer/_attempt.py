@@ -16,6 +16,7 @@ from ..routing import (
     GAVE_UP_DOUBT,
     Decision,
     Pace,
+    Prediction,
     Reason,
     StallDetector,
     StopAcrossPeers,
@@ -47,6 +48,8 @@ class Attempt:
       decision: Why it was.
       candidate: The offer that the request is for, and its peer as it was then.
       reason: Whether it is the first, or why there was a further one.
+      predicted: How long it is expected to take.
+      asked_at: When it was asked, in seconds of trio's clock.
       patience: Seconds that it may be silent before its first text.
       session_number: The peer's session in the table, see `PeerTable.ended`.
       held_up: Tells for how many seconds its lane may have read prompts that came after it.
@@ -62,6 +65,8 @@ class Attempt:
         decision: Decision,
         candidate: Candidate,
         reason: Reason,
+        predicted: Prediction,
+        asked_at: float,
         patience: float,
         session_number: int,
         held_up: Callable[[], float] = float,
@@ -74,8 +79,10 @@ class Attempt:
         """The offer that the request is for."""
         self.reason: Reason = reason
         self.stops = stops
-        self.asked_at = trio.current_time()
+        self.asked_at = asked_at
         """When it was asked."""
+        self.predicted = predicted
+        """How long it was expected to take."""
         self.first_text_at: float | None = None
         self.provenance: Provenance | None = None
         """What it says of its answer."""
@@ -94,7 +101,7 @@ class Attempt:
         self._held_up = held_up
         self.awaited = 0.0
         """Seconds in which there was nothing from it to read, and somebody who would have."""
-        self.deadline = self.asked_at + (call.request.timeout or math.inf)
+        self.deadline = asked_at + (call.request.timeout or math.inf)
         """Until when it may answer, in seconds of trio's clock."""
         limits = (request.sampling.max_tokens, candidate.offer.context_tokens, MAX_TOKENS)
         self._most_tokens = min(limit for limit in limits if limit is not None)
@@ -102,12 +109,16 @@ class Attempt:
         """When its backend began to work on it."""
         self._waits_until: float | None = None
         self._patience = patience
-        self._patient_until = self.asked_at + patience
+        self._patient_until = asked_at + patience
         self._stalls: StallDetector | None = None
         self._pace: Pace | None = None
         self._awaited_before = 0.0
+        # Until it says something, as predicted: of a whole answer that is its last word.
+        self._until_first = predicted.uncached
+        if not request.stream and predicted.uncached is not None:
+            self._until_first = predicted.uncached + (predicted.decode or 0.0)
         self.lateness = Lateness(
-            now=self.asked_at,
+            now=asked_at,
             until=self.deadline,
             predicted=self._until_first,
             rtt=candidate.peer.rtt or 0.0,
@@ -150,11 +161,6 @@ class Attempt:
         return self.first_text_at is None
 
     @property
-    def predicted_first(self) -> float | None:
-        """Seconds to its first text, as predicted."""
-        return self.decision.seconds_to_first_text(self.candidate)
-
-    @property
     def doubt(self) -> float:
         """What the time that it took says against it, if it ends here: a share of a fault."""
         first = self._until_first
@@ -179,14 +185,6 @@ class Attempt:
         """Seconds for *tokens* more, at the rate at which it has answered so far."""
         return tokens * self.decode_awaited / max(1, self.tokens)
 
-    @property
-    def _until_first(self) -> float | None:
-        """Seconds until it says something, as predicted: of a whole answer that is its last."""
-        first = self.decision.seconds_to_first_text_uncached(self.candidate)
-        if first is None or self.request.stream:
-            return first
-        return first + (self.decision.term(self.candidate, "decode") or 0.0)
-
     def believed(self, tokens: int) -> int:
         """So many more *tokens*, as far as the answer can have them."""
         return max(0, min(tokens, self._most_tokens - self.tokens - self._held_tokens))
@@ -210,9 +208,9 @@ class Attempt:
             provenance, request=self.request, candidate=self.candidate, before=self.provenance
         )
         self.provenance = provenance
-        self.started_at = trio.current_time()
-        self.lateness.signed(self.started_at)
-        self._patient_until = trio.current_time() + self._patience
+        self.started_at = now = trio.current_time()
+        self.lateness.signed(now)
+        self._patient_until = now + self._patience
 
     def heard(self, text: str, tokens: int) -> tuple[str, int]:
         """It has sent text; what of it, and of what was held back, can be delivered."""
@@ -239,7 +237,7 @@ class Attempt:
         now = trio.current_time()
         if self._stalls is None:
             self.first_text_at, self._awaited_before = now, self.awaited
-            gap, floor = _gap(self.decision, self.candidate), floor_within(self.deadline - now)
+            gap, floor = self._predicted_gap(), floor_within(self.deadline - now)
             self._pace = None if gap is None else Pace(gap, floor, self._held_up)
             self._stalls = _expected_gaps(now, gap, floor, self.candidate)
         else:
@@ -250,6 +248,11 @@ class Attempt:
             look_at = self._pace.look_at(self.tokens + tokens, awaited=self.decode_awaited, now=now)
             self._patient_until = min(self._patient_until, look_at)
         return tokens
+
+    def _predicted_gap(self) -> float | None:
+        """Seconds between two tokens, as predicted."""
+        decode, tokens = self.predicted.decode, self.decision.request.output_tokens
+        return decode / tokens if decode is not None and tokens and math.isfinite(decode) else None
 
     def last_heard(self, text: str, tokens: int | None) -> tuple[str, int]:
         """It is done; what of its last text can be delivered, given its own count of tokens."""
@@ -286,12 +289,6 @@ class Attempt:
     @property
     def _silent_since(self) -> float:
         return self.asked_at if self._stalls is None else self._stalls.heard_at
-
-
-def _gap(decision: Decision, candidate: Candidate) -> float | None:
-    """Seconds between two tokens, as predicted."""
-    decode, tokens = decision.term(candidate, "decode"), decision.request.output_tokens
-    return decode / tokens if decode is not None and tokens and math.isfinite(decode) else None
 
 
 def _expected_gaps(now: float, gap: float | None, floor: float, asked: Candidate) -> StallDetector:

@@ -132,12 +132,16 @@ class PromptsSent:
             self._tokens.clear()
         self._tokens[candidate.id] += tokens
 
-    def held_up(self, candidate: Candidate, decision: Decision) -> Callable[[], float]:
-        """Tells for how many seconds its lane may have read the prompts that it got since now."""
-        seconds = decision.term(candidate, "prefill")
+    def held_up(
+        self, candidate: Candidate, *, seconds: float | None, tokens: int
+    ) -> Callable[[], float]:
+        """Tells for how many seconds its lane may have read the prompts that it got since now.
+
+        A prompt of so many *tokens* takes it so many *seconds*, as predicted.
+        """
         if not seconds or candidate.load.slots < 2:
             return float
-        seconds /= max(1, decision.request.prompt_tokens)
+        seconds /= max(1, tokens)
         before = self._tokens[candidate.id]
 
         def held_up() -> float:
@@ -280,9 +284,11 @@ class Dispatch:
 
     # ---- what is learned ----
 
-    def sent(self, request: CommandRequest, decision: Decision, candidate: Candidate) -> int:
+    def sent(
+        self, request: CommandRequest, decision: Decision, candidate: Candidate, *, now: float
+    ) -> int:
         """A request is on its way; the peer's session in the table, for `ended`."""
-        now, route = trio.current_time(), decision.request
+        route = decision.request
         self.learned.sent(request, candidate.id, now=now)
         prompt_tokens = max(0, route.prompt_tokens - route.cached_tokens.get(candidate.id, 0))
         self.prompts.sent(candidate, prompt_tokens)

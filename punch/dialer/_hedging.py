@@ -6,8 +6,7 @@ import math
 
 import attrs
 
-from ..peers import Candidate
-from ..routing import GAVE_UP_DOUBT, HEDGE_SHARE, PATIENCE_FACTOR, Decision
+from ..routing import GAVE_UP_DOUBT, HEDGE_SHARE, PATIENCE_FACTOR
 
 # When another peer is asked beside one that is late, at the earliest. A listener says at once that
 # a request waits or has begun, and after five seconds that its engine makes tokens without a text.
@@ -50,12 +49,11 @@ class Hedging:
         self.due_at = math.inf
         """When a second peer is to be asked, in seconds of trio's clock; never if infinite."""
 
-    def begin(self, decision: Decision, candidate: Candidate, *, now: float) -> None:
-        """The first peer is asked *now*: after a while it will be late."""
+    def begin(self, first: float | None, *, now: float) -> None:
+        """The first peer is asked *now*, for a first text in so many seconds if that is known."""
         hedge = self._hedge
         if hedge is None:
             return
-        first = decision.seconds_to_first_text(candidate)
         late = hedge.least if first is None else max(hedge.least, hedge.factor * first)
         self.due_at = now + late
 

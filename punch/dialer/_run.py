@@ -139,7 +139,7 @@ class Run:
             self.response = self.books.ended_by(None, "length")
             return
         decision = await self._asking.decide_next(request, deadline=self.deadline)
-        now = trio.current_time()
+        now = decision.now
         step = attempts.next_step(decision, now=now, budget=dispatch.retries)
         if isinstance(step, Wait):
             with trio.move_on_at(step.until):
@@ -153,7 +153,7 @@ class Run:
             raise dispatch.meeting.with_unreachable(step.error)
         if step.reason == "first":
             dispatch.began(now)
-            self._hedging.begin(decision, step.candidate, now=now)
+            self._hedging.begin(step.predicted.first_text, now=now)
         await self._ask(step, decision, request)
 
     async def _ask(self, step: Try, decision: Decision, request: CommandRequest) -> None:

@@ -60,7 +60,7 @@ def speed_of(attempt: Attempt, response: CommandResponse) -> Speed:
         size = len(attempt.text.encode("utf-8", "surrogatepass")) + attempt.thought_bytes
         if seen > MAX_UNSEEN_SECONDS and tokens * seen > size * decode:
             tokens, decode = size, seen
-    surprise = _surprise(_first_seen(attempt), attempt.predicted_first)
+    surprise = _surprise(_first_seen(attempt), attempt.predicted.first_text)
     if surprise is not None and (usage.computed_tokens or 0) >= MIN_PROMPT:
         prefill = surprise
     whole = _surprise(_whole_seen(attempt), _predicted_whole(attempt))
@@ -103,7 +103,7 @@ def _whole_seen(attempt: Attempt) -> float | None:
 
 def _predicted_whole(attempt: Attempt) -> float | None:
     """Seconds for as much as it has delivered, as predicted."""
-    first, decode = attempt.predicted_first, attempt.decision.term(attempt.candidate, "decode")
+    first, decode = attempt.predicted.first_text, attempt.predicted.decode
     if first is None or decode is None:
         return None
     share = max(1.0, attempt.tokens / max(1, attempt.decision.request.output_tokens))

@@ -18,7 +18,7 @@ from ._attempts import (
 )
 from ._budget import HEDGE_RESERVE, HEDGE_SHARE, LATE_LEAVES, Budget
 from ._completion_time import CompletionTime
-from ._decision import Assessment, Decision
+from ._decision import Assessment, Decision, Prediction
 from ._failed import OBJECTION_DOUBT, WISHED, FailedAttempt, Presence, doubt_of, objects
 from ._filters import FRESH_SECONDS, STANDARD_FILTERS, Filter
 from ._learned import LearnedState
@@ -76,6 +76,7 @@ __all__ = [
     "POLICIES",
     "Decision",
     "Assessment",
+    "Prediction",
     "RouteRequest",
     "route_request",
     "LearnedState",

@@ -20,6 +20,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from typing import Literal
@@ -39,7 +40,7 @@ from ..exceptions import (
 )
 from ..peers import Candidate
 from ._budget import Budget
-from ._decision import Decision
+from ._decision import Decision, Prediction
 from ._failed import (
     FailedAttempt,
     Presence,
@@ -105,11 +106,27 @@ class Try:
     candidate: Candidate
     """Which offer of which peer."""
 
+    predicted: Prediction
+    """How long it is expected to take."""
+
     patience: float
     """How long it may stay silent before the first text, in seconds."""
 
     reason: Reason
     """Why."""
+
+    @classmethod
+    def of(
+        cls, decision: Decision, candidate: Candidate, reason: Reason, *, most: float = math.inf
+    ) -> Try:
+        """A try with the usual patience, and *most* seconds of it."""
+        predicted = decision.predicted(candidate)
+        patience = DEFAULT_PATIENCE_SECONDS
+        if (first := predicted.uncached) is not None:
+            patience = min(max(MIN_PATIENCE_SECONDS, PATIENCE_FACTOR * first), MAX_PATIENCE_SECONDS)
+        return cls(
+            candidate=candidate, predicted=predicted, patience=min(patience, most), reason=reason
+        )
 
     @property
     def peer_id(self) -> PeerId:
@@ -267,8 +284,7 @@ class Attempts:
         self._waits_until = None
         if self._must_pay() and budget is not None and budget.left(now) < 1.0:
             return GiveUp(self._too_many_failures())
-        patience = min(self.patience(decision, candidate), self._deadline - now)
-        return Try(candidate=candidate, patience=patience, reason=self.reason)
+        return Try.of(decision, candidate, self.reason, most=self._deadline - now)
 
     def move(self, decision: Decision, *, seconds: float, now: float) -> Try | None:
         """Whom to ask in the place of a peer where the request still waits in the queue.
@@ -288,8 +304,7 @@ class Attempts:
         if decision.score(candidate) * MOVE_FACTOR >= seconds:
             return None
         self._moves += 1
-        patience = min(self.patience(decision, candidate), self._deadline - now)
-        return Try(candidate=candidate, patience=patience, reason="move")
+        return Try.of(decision, candidate, "move", most=self._deadline - now)
 
     def failed(
         self,
@@ -337,13 +352,6 @@ class Attempts:
         tried = [f"{a.peer_id}: {a.error.message}" for a in self._failed]
         why = "; ".join(tried if self.awaits is None else [*tried, self.awaits])
         return DeadlineExceeded(what + (f" ({why})" if why else ""))
-
-    def patience(self, decision: Decision, candidate: Candidate) -> float:
-        """How long *candidate* may stay silent before its first text, in seconds."""
-        first = decision.seconds_to_first_text_uncached(candidate)
-        if first is None:
-            return DEFAULT_PATIENCE_SECONDS
-        return min(max(MIN_PATIENCE_SECONDS, PATIENCE_FACTOR * first), MAX_PATIENCE_SECONDS)
 
     # ---- why not ----
 

@@ -57,6 +57,26 @@ class Assessment:
 
 
 @attrs.frozen(kw_only=True)
+class Prediction:
+    """How long one candidate is expected to take, in seconds; `None` for what is not predicted."""
+
+    first_text: float | None = None
+    """To its first text, without any penalty."""
+
+    uncached: float | None = None
+    """The same if nothing is in its cache after all: what patience must allow for."""
+
+    prefill: float | None = None
+    """For the prompt alone."""
+
+    decode: float | None = None
+    """From its first text to its last."""
+
+
+NO_PREDICTION = Prediction()
+
+
+@attrs.frozen(kw_only=True)
 class Decision:
     """The outcome of `Policy.decide`. Holds the snapshot; says what it means when asked."""
 
@@ -127,17 +147,20 @@ class Decision:
             return None
         return self.terms[self.order.index(candidate)][self.term_names.index(name)]
 
-    def seconds_to_first_text(self, candidate: Candidate) -> float | None:
-        """What is predicted without the answer itself and without any penalty."""
-        decode = self.term(candidate, "decode")
+    def predicted(self, candidate: Candidate) -> Prediction:
+        """How long one that may be asked is expected to take."""
+        terms = self.terms[self.order.index(candidate)]
+        named = dict(zip(self.term_names, terms, strict=True))
+        decode = named.get("decode")
         if self.unit != "s" or decode is None:
-            return None
-        return self.score(candidate) - decode - (self.term(candidate, "penalty") or 0.0)
-
-    def seconds_to_first_text_uncached(self, candidate: Candidate) -> float | None:
-        """The same if nothing is in its cache after all: what patience must allow for."""
-        first = self.seconds_to_first_text(candidate)
-        return None if first is None else first - (self.term(candidate, "cached") or 0.0)
+            return NO_PREDICTION
+        first = sum(terms) - decode - named.get("penalty", 0.0)
+        return Prediction(
+            first_text=first,
+            uncached=first - named.get("cached", 0.0),
+            prefill=named.get("prefill"),
+            decode=decode,
+        )
 
     def candidates(self) -> tuple[Assessment, ...]:
         """Every candidate that was looked at: the ones that may be asked first, best first."""
