@@ -8,6 +8,7 @@ What cannot be had is left out, and said.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -24,8 +25,8 @@ import psutil
 from _http_client import Address, ask_once, question
 from _results import UnavailableError
 
-# The newest whose requirements could be had when this was written; 1.109 wants a later certifi.
-LITELLM = "1.106.2"
+# The version the targets in RESULTS.md name.
+LITELLM = "1.89.7"
 SGLANG_ROUTER = "0.3.2"
 
 CACHE = platformdirs.user_cache_path("punch", appauthor=False) / "benchmarks"
@@ -186,9 +187,10 @@ def wait_until_it_answers(
 
 
 @contextmanager
-def open_mock(folder: Path) -> Iterator[Side]:
-    """The server behind all of them."""
+def open_mock(delay: float = 0.0) -> Iterator[Side]:
+    """The server behind all of them, which takes *delay* seconds for an answer."""
     command = [sys.executable, str(Path(__file__).with_name("_mock_openai.py"))]
+    command.append(json.dumps({"delay": delay}))
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None
     assert process.stdout is not None

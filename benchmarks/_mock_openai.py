@@ -1,11 +1,14 @@
-"""A server that answers OpenAI's chat requests at once, with next to nothing in between.
+"""A server that answers OpenAI's chat requests, at once or after a delay, and does little else.
 
-    _mock_openai.py '{"port": 0}'
+    _mock_openai.py '{"port": 0, "delay": 0.021}'
 
 What stands in front of it is measured, so it does as little as Python can: one loop over a
 selector, answers made beforehand, and no more of HTTP/1.1 than its callers use. The text of an
 answer is ``0 1 2 ...``, as many tokens as were asked for. A streamed one has an event and a chunk
 for each token, and leaves in one write: who stands in front is spared a hundred readings.
+
+With a delay it takes that long for every answer, however many it makes side by side, as a model
+with batches does.
 
 It prints its port, and ends with its standard input.
 """
@@ -17,6 +20,8 @@ import re
 import selectors
 import socket
 import sys
+import time
+from collections import deque
 from functools import lru_cache
 from typing import Any
 
@@ -103,12 +108,40 @@ def _answer(head: bytes, body: bytes) -> bytes:
     return _ABOUT.get(head.split(b" ", 2)[1], _NOT_FOUND)
 
 
+class _Later:
+    """Answers that leave when their delay is over: the first made is the first due."""
+
+    def __init__(self, delay: float) -> None:
+        self._delay = delay
+        self._waiting: deque[tuple[float, _Connection, bytes]] = deque()
+
+    def answer(self, connection: _Connection, data: bytes) -> None:
+        """Send *data* when it is due."""
+        if self._delay:
+            self._waiting.append((time.monotonic() + self._delay, connection, data))
+        else:
+            connection.write(data)
+
+    def send_due(self) -> float | None:
+        """Send what is due; the seconds until the next is, `None` if nothing waits."""
+        while self._waiting:
+            due, connection, data = self._waiting[0]
+            if (left := due - time.monotonic()) > 0:
+                return left
+            self._waiting.popleft()
+            connection.write(data)
+        return None
+
+
 class _Connection:
     """One caller."""
 
-    def __init__(self, conn: socket.socket, selector: selectors.BaseSelector) -> None:
+    def __init__(
+        self, conn: socket.socket, selector: selectors.BaseSelector, later: _Later
+    ) -> None:
         self._socket = conn
         self._selector = selector
+        self._later = later
         self._got = b""
         self._left = b""
         conn.setblocking(False)
@@ -125,6 +158,13 @@ class _Connection:
         except OSError:
             self._close()
 
+    def write(self, data: bytes) -> None:
+        """Send *data*, or as much as there is room for; a caller that is gone gets nothing."""
+        try:
+            self._write(data)
+        except OSError:
+            self._close()
+
     def _read(self) -> None:
         data = self._socket.recv(READ_BYTES)
         if not data:
@@ -137,7 +177,11 @@ class _Connection:
             whole = end + 4 + (int(length[1]) if length else 0)
             if len(got) < whole:
                 break
-            self._write(_answer(head, got[end + 4 : whole]))
+            data = _answer(head, got[end + 4 : whole])
+            if head.startswith(b"POST"):
+                self._later.answer(self, data)
+            else:
+                self._write(data)
             self._got = got = got[whole:]
 
     def _write(self, data: bytes) -> None:
@@ -153,23 +197,26 @@ class _Connection:
             self._selector.modify(self._socket, event, self)
 
     def _close(self) -> None:
+        if self._socket.fileno() < 0:
+            return
         self._selector.unregister(self._socket)
         self._socket.close()
 
 
-def serve(port: int = 0) -> None:
-    """Answer until standard input ends."""
+def serve(port: int = 0, delay: float = 0.0) -> None:
+    """Answer, each question after *delay* seconds, until standard input ends."""
+    later = _Later(delay)
     with socket.create_server(("127.0.0.1", port), backlog=BACKLOG) as listener:
         selector = selectors.DefaultSelector()
         selector.register(listener, selectors.EVENT_READ)
         selector.register(sys.stdin, selectors.EVENT_READ)
         print(listener.getsockname()[1], flush=True)
         while True:
-            for key, _ in selector.select():
+            for key, _ in selector.select(later.send_due()):
                 if key.data is not None:
                     key.data.happened()
                 elif key.fileobj is listener:
-                    _Connection(listener.accept()[0], selector)
+                    _Connection(listener.accept()[0], selector, later)
                 else:
                     return
 

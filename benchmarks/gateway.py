@@ -131,12 +131,13 @@ QUICK = Plan(
 )
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Tell how far it is, on standard error."""
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
 @contextmanager
-def _two_cores() -> Iterator[None]:
+def two_cores() -> Iterator[None]:
     """Client, servers and what is between them, on the same two."""
     process = psutil.Process()
     if not hasattr(process, "cpu_affinity"):
@@ -153,16 +154,18 @@ def _two_cores() -> Iterator[None]:
 # ---- the sides ----
 
 
-def _open_sides(stack: ExitStack, folder: Path, plan: Plan) -> tuple[list[Side], list[str]]:
-    """All that can be had, and why the others cannot."""
-    mock = stack.enter_context(open_mock(folder))
+def open_sides(
+    stack: ExitStack, folder: Path, left_out: frozenset[str], *, delay: float = 0.0
+) -> tuple[list[Side], list[str]]:
+    """All that can be had before a server that takes *delay* seconds, and why the others cannot."""
+    mock = stack.enter_context(open_mock(delay))
     sides, missing = [mock], []
     for name, opened in (
         ("nginx", open_nginx),
         ("sglang-router", open_sglang_router),
         (LITELLM, open_litellm),
     ):
-        if name in plan.left_out:
+        if name in left_out:
             continue
         own = folder / name
         own.mkdir()
@@ -170,13 +173,13 @@ def _open_sides(stack: ExitStack, folder: Path, plan: Plan) -> tuple[list[Side],
             sides.append(stack.enter_context(opened(mock.address, own)))
         except UnavailableError as error:
             missing.append(f"{name} is not in the table: {error}.")
-            _say(missing[-1])
+            say(missing[-1])
     openai = {
         "PUNCH_INFERENCE_BACKEND": "openai",
         "PUNCH_OPENAI_URL": f"http://127.0.0.1:{mock.address.port}",
     }
     for name, backend in ((PUNCH, None), (SAME, openai)):
-        if name in plan.left_out:
+        if name in left_out:
             continue
         own = folder / name.replace(" ", "-")
         own.mkdir()
@@ -232,7 +235,7 @@ class Bench:
         failed = [answer for answer in answers if not answer.fine]
         if failed:
             self._failed[side.name] += len(failed)
-            _say(f"{side.name}: {len(failed)} of {len(answers)} failed: {failed[0].raw[:300]!r}")
+            say(f"{side.name}: {len(failed)} of {len(answers)} failed: {failed[0].raw[:300]!r}")
         return [answer.seconds for answer in answers]
 
     def _alone(self, side: Side) -> None:
@@ -262,7 +265,7 @@ class Bench:
             answers = closed_loop(side.address, repeat(asked), clients, seconds)
             spent = (side.cpu() - before) / len(answers)
             if not all(answer.fine for answer in answers):
-                _say(f"{side.name}: errors with {clients} clients")
+                say(f"{side.name}: errors with {clients} clients")
                 break
             began = min(answer.due for answer in answers)
             window = (began + WARM_UP * seconds, began + seconds)
@@ -324,14 +327,14 @@ def _measure(plan: Plan) -> tuple[Report, Found, bool]:
     """The report, all numbers, and whether nothing was missing."""
     bench = Bench(plan)
     row = None
-    with _two_cores(), tempfile.TemporaryDirectory() as name:
+    with two_cores(), tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with ExitStack() as stack:
-            sides, missing = _open_sides(stack, folder, plan)
+            sides, missing = open_sides(stack, folder, plan.left_out)
             for number in range(plan.rounds):
                 turn = number % len(sides)
                 bench.round([*sides[turn:], *sides[:turn]])
-                _say(f"round {number + 1} of {plan.rounds}")
+                say(f"round {number + 1} of {plan.rounds}")
         # In the table they stand in the order in which they were opened.
         found = {side.name: bench.found[side.name] for side in sides}
         profiles = _profiles(folder / "profiled", plan) if PUNCH in found else []
@@ -342,7 +345,7 @@ def _measure(plan: Plan) -> tuple[Report, Found, bool]:
                 )
             except UnavailableError as error:
                 missing.append(f"Two real listeners were not measured: {error}.")
-                _say(missing[-1])
+                say(missing[-1])
     why = profiles[0] if profiles else ""
     rows = [*rows_of(found, streams=plan.streams, why=why), *filter(None, [row])]
     how = (__doc__ or "").split("\n\n")[2]
@@ -411,10 +414,10 @@ def main() -> int:
     if given.write:
         before = RESULTS.read_text(encoding="utf-8")
         RESULTS.write_text(SECTION.replaced(before, text), encoding="utf-8")
-        _say(f"wrote {RESULTS.name}")
+        say(f"wrote {RESULTS.name}")
     missed = [row.what for row in report.rows if row.met is False]
     if missed:
-        _say(f"not met: {'; '.join(missed)}")
+        say(f"not met: {'; '.join(missed)}")
     return 0 if complete and not missed else 1
 
 

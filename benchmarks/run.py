@@ -35,6 +35,7 @@ import misbehaving_real
 import policies
 import pool
 import streams
+import sweep
 import two_listeners
 from _results import Report, UnavailableError, document, remarks, table
 
@@ -46,7 +47,7 @@ MEASUREMENTS = {
 }
 
 # With programs and sections of their own.
-APART = {"gateway": gateway, "misbehaving": misbehaving, "pool": pool}
+APART = {"gateway": gateway, "sweep": sweep, "misbehaving": misbehaving, "pool": pool}
 
 
 def _say(text: str) -> None:
@@ -102,6 +103,7 @@ def main() -> int:
         own = (
             two_listeners.SECTION,
             gateway.SECTION,
+            sweep.SECTION,
             misbehaving.SECTION,
             misbehaving_real.SECTION,
             pool.SECTION,
