@@ -32,6 +32,7 @@ import trio
 from _results import Report, Row, UnavailableError, remarks, table
 from inference import find_model, find_server
 
+import punch
 from punch.backends import mock_words
 from punch.dialer import Answer, Router, chat_request, open_router
 from punch.exceptions import PunchError
@@ -57,7 +58,8 @@ STOP_SECONDS = 15.0
 # A supervisor starts what has died at once, or a person does so after a moment.
 MAX_ABSENCE_SECONDS = 4.0
 
-ROOT = Path(__file__).resolve().parent.parent
+# Of the punch that is measured, which may be another tree's: its programs are started, too.
+ROOT = Path(punch.__file__).resolve().parent.parent
 
 
 @attrs.frozen(kw_only=True)
@@ -142,6 +144,16 @@ class Listener:
             said = await _hear(process.stderr, "listening")
         self._town.nursery.start_soon(_drain, process.stderr)
         self.peer_id = said["peer"]
+
+    def freeze(self) -> None:
+        """Stop it (SIGSTOP): its connections stand, and it says nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     async def kill(self) -> str:
         """End it without a word; who it was."""
@@ -244,7 +256,8 @@ async def _drain(stderr: trio.abc.ReceiveStream) -> None:
 
 
 @asynccontextmanager
-async def _open_town(plan: Plan) -> AsyncIterator[Town]:
+async def open_town(plan: Plan) -> AsyncIterator[Town]:
+    """A bootstrap and the listeners of *plan*, all joined."""
     backend = _real() if plan.real else MOCK
     with tempfile.TemporaryDirectory() as folder:
         town = Town(plan, Path(folder), backend)
@@ -366,7 +379,7 @@ class Churn:
 
 async def churn(plan: Plan) -> Churn:
     """Carry out *plan*."""
-    async with _open_town(plan) as town, open_router(bootstrap=town.bootstrap) as router:
+    async with open_town(plan) as town, open_router(bootstrap=town.bootstrap) as router:
         with trio.fail_after(START_SECONDS):
             await router.wait_for_peers(lambda peers: len(peers) == plan.listeners)
         ran = Churn(plan, town, router)

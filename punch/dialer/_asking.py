@@ -203,36 +203,42 @@ class Asking:
     def beside(
         self,
         live: Sequence[Attempt],
-        request: CommandRequest,
         *,
         late: Attempt | None,
         deadline: float,
-    ) -> tuple[Try, Decision] | None:
-        """A second peer for *request*, if there is one and it can be paid.
+    ) -> tuple[Try, Decision, CommandRequest] | None:
+        """A second peer for what is missing, if there is one and it can be paid; what to ask it.
 
         Args:
           live: Who works on it.
-          request: What to ask.
-          late: Who is late, if that is why: it is paid for as a fault, and the second must be done
-            by the *deadline*. Otherwise it is a hedge, which has a budget of its own.
+          late: Who is late, if that is why: before its first text it is paid for as a fault, and
+            the second must be done by the *deadline*. Otherwise it is a hedge, which has a budget
+            of its own.
           deadline: When the caller gives up.
 
         """
         dispatch, now = self._dispatch, trio.current_time()
+        request = self._books.delivered.remaining_request()
+        if request is None:
+            return None
         # A request has its id once in a session: no other lane of a peer that works on it.
         decision = self.decide(request, "hedge", but=[attempt.peer_id for attempt in live])
         candidate = decision.chosen
-        is_paid = False
-        if candidate is not None and late is None:
+        if candidate is None:
+            is_paid = False
+        elif late is None:
             is_paid = dispatch.may_hedge(now)
-        elif candidate is not None:
+        elif not late.is_quiet:
+            # Going on with a begun answer is always allowed.
+            is_paid = self._books.attempts.has_alternative(decision)
+        else:
             in_time = decision.unit != "s" or now + decision.score(candidate) <= deadline
             is_paid = in_time and dispatch.retries.withdraw(now, leaving=LATE_LEAVES)
         if late is not None:
             late.lateness.asked(now, is_paid)
         if candidate is None or not is_paid:
             return None
-        return Try.of(decision, candidate, "hedge"), decision
+        return Try.of(decision, candidate, "hedge"), decision, request
 
     def could_another(self, attempt: Attempt, deadline: float) -> bool:
         """Whether another candidate could answer, or go on, in the place of *attempt*.

@@ -24,7 +24,7 @@ from ..routing import (
 )
 from ..session import ClientCall
 from ..wire import CommandRequest, Progress, Provenance
-from ._hedging import Lateness
+from ._hedging import HELD_UP_SECONDS, READ_SECONDS, Lateness
 from ._verdict import check_provenance
 
 # A listener says every five seconds that a request still waits; three in a row is silence.
@@ -118,6 +118,7 @@ class Attempt:
         if not request.stream and predicted.uncached is not None:
             self._until_first = predicted.uncached + (predicted.decode or 0.0)
         self.lateness = Lateness(
+            call.sign_due,
             now=asked_at,
             until=self.deadline,
             predicted=self._until_first,
@@ -149,6 +150,9 @@ class Attempt:
     def is_overdue(self, now: float) -> bool:
         """Whether it is silent or behind for too long; if it has a reason, not before later."""
         if now < self._patient_until:
+            return False
+        if now - self._patient_until > HELD_UP_SECONDS:
+            self._patient_until = now + READ_SECONDS
             return False
         if self._stalls is None or now >= self._stalls.overdue_at or self.is_behind:
             return True
@@ -242,6 +246,7 @@ class Attempt:
             self._stalls = _expected_gaps(now, gap, floor, self.candidate)
         else:
             self._stalls.heard(now)
+        self.lateness.spoke(now)
         tokens = self.believed(tokens)
         self._patient_until = self._stalls.overdue_at
         if self._pace is not None:
@@ -257,8 +262,7 @@ class Attempt:
     def last_heard(self, text: str, tokens: int | None) -> tuple[str, int]:
         """It is done; what of its last text can be delivered, given its own count of tokens."""
         if self.stops is not None:
-            text = self.stops.take(text) if text else ""
-            text += self.stops.rest()
+            text = (self.stops.take(text) if text else "") + self.stops.rest()
         if tokens is None:
             return text, self._held_tokens
         return text, max(0, tokens - self.tokens)
@@ -276,19 +280,15 @@ class Attempt:
         if self._pace is not None:
             self._patient_until = self._pace.looked(now, awaited=self.decode_awaited)
 
-    def what_is_missing(self) -> str:
-        """What it is silent about, in words."""
-        if self.is_behind:
-            return f"{self.tokens} tokens in {self.decode_awaited:.1f} s; far fewer than predicted"
-        silent = f"no text for {trio.current_time() - self._silent_since:.1f} s"
-        gap = self._stalls.usual_gap if self._stalls is not None else None
-        if gap is None:
-            return silent
-        return f"{silent}; its usual gap is {1000 * gap:.0f} ms"
+    @property
+    def heard_at(self) -> float:
+        """When it last spoke, or was asked."""
+        return self.asked_at if self._stalls is None else self._stalls.heard_at
 
     @property
-    def _silent_since(self) -> float:
-        return self.asked_at if self._stalls is None else self._stalls.heard_at
+    def usual_gap(self) -> float | None:
+        """Seconds between two of its texts, if that is known."""
+        return None if self._stalls is None else self._stalls.usual_gap
 
 
 def _expected_gaps(now: float, gap: float | None, floor: float, asked: Candidate) -> StallDetector:

@@ -1,8 +1,9 @@
-"""When a second peer is asked beside a late first one; the first to speak wins."""
+"""When a second peer is asked beside one that is late, or absent; the first to speak wins."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import attrs
 
@@ -17,6 +18,13 @@ MIN_TRIAL_SECONDS = 0.5
 MIN_DOUBT_SECONDS = 1.5
 MIN_WORKING_SECONDS = 60.0
 LATEST_SHARE = 0.3
+
+# An answer whose next text is not there after so many seconds is worth a look at its peer.
+LOOK_SECONDS = 0.75
+
+# If a look is so late, our own process was held up: what came meanwhile is read first.
+HELD_UP_SECONDS = 0.25
+READ_SECONDS = 0.1
 
 
 @attrs.frozen(kw_only=True)
@@ -63,9 +71,10 @@ class Hedging:
 
 
 class Lateness:
-    """When one peer is late with its first text, so that another is asked beside it.
+    """When one peer is late with its first text, or absent after it: another is asked beside it.
 
     Args:
+      sign_due: Tells when the peer will be absent, see `ClientCall.sign_due`.
       now: When it was asked, in seconds of trio's clock.
       until: When its caller gives up.
       predicted: Seconds to its first text; `None` where nothing is predicted.
@@ -75,8 +84,19 @@ class Lateness:
     """
 
     def __init__(
-        self, *, now: float, until: float, predicted: float | None, rtt: float, is_on_trial: bool
+        self,
+        sign_due: Callable[[], float],
+        *,
+        now: float,
+        until: float,
+        predicted: float | None,
+        rtt: float,
+        is_on_trial: bool,
     ) -> None:
+        self.is_absent = False
+        """Whether its peer said nothing at all when it was last looked at."""
+        self._sign_due = sign_due
+        self._has_spoken = False
         self._predicted = predicted
         self._is_on_trial = is_on_trial
         self._has_signed = self._works = False
@@ -84,7 +104,25 @@ class Lateness:
         self._latest = now + LATEST_SHARE * (until - now)
         unheard = MIN_TRIAL_SECONDS if is_on_trial else MIN_UNHEARD_SECONDS
         self.late_at = min(self._latest, now + unheard + PATIENCE_FACTOR * rtt)
-        """When another peer is to be asked, in seconds of trio's clock."""
+        """When to see whether another peer is to be asked, in seconds of trio's clock."""
+
+    def spoke(self, now: float) -> None:
+        """It has sent text: from now on it is late if its peer is absent."""
+        self._has_spoken = True
+        self.late_at = now + LOOK_SECONDS
+
+    def is_now(self, now: float) -> bool:
+        """Whether it is late; to be asked at `late_at`.
+
+        One that has spoken is not while its peer answers pings: an engine may be silent for longer.
+        """
+        if not self._has_spoken:
+            return True
+        is_in_time = now - self.late_at <= HELD_UP_SECONDS
+        sign_due = self._sign_due()
+        self.is_absent = is_in_time and sign_due <= now
+        self.late_at = max(sign_due, now + (LOOK_SECONDS if is_in_time else READ_SECONDS))
+        return self.is_absent
 
     def signed(
         self,
@@ -103,6 +141,8 @@ class Lateness:
           works: Whether it makes tokens that have no text.
 
         """
+        if self._has_spoken:
+            return
         self._has_signed = True
         self._works = works
         if self._promised is None:
@@ -119,6 +159,8 @@ class Lateness:
 
     def asked(self, now: float, is_done: bool) -> None:
         """Another peer is asked beside it; or none can be now, and perhaps in a moment."""
+        if self._has_spoken:
+            return
         is_over = is_done or now >= self._latest
         self.late_at = math.inf if is_over else now + MIN_UNHEARD_SECONDS
 

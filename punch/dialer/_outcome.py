@@ -84,11 +84,23 @@ def dropped(attempt: Attempt) -> Outcome:
 
 def given_up(attempt: Attempt) -> Outcome:
     """It is silent for longer than is usual, or far behind, and another could do better."""
-    outcome = lost(PeerTimeout(attempt.what_is_missing(), peer_id=attempt.peer_id))
+    outcome = lost(PeerTimeout(_what_is_missing(attempt), peer_id=attempt.peer_id))
     if attempt.is_behind:
         # It does answer: how fast is learned, and its prediction may have been wrong.
         return attrs.evolve(outcome, fault=None, doubt=GAVE_UP_DOUBT)
     return outcome
+
+
+def _what_is_missing(attempt: Attempt) -> str:
+    """What a peer is silent about, in words."""
+    if attempt.is_behind:
+        tokens, seconds = attempt.tokens, attempt.decode_awaited
+        return f"{tokens} tokens in {seconds:.1f} s; far fewer than predicted"
+    silent = f"no text for {trio.current_time() - attempt.heard_at:.1f} s"
+    if attempt.lateness.is_absent:
+        silent += ", nor an answer to a ping"
+    gap = attempt.usual_gap
+    return silent if gap is None else f"{silent}; its usual gap is {1000 * gap:.0f} ms"
 
 
 def ran_out(attempt: Attempt, attempts: Attempts, deadline: float) -> Outcome:

@@ -174,10 +174,9 @@ class Run:
     async def _hedge(self, late: Attempt | None = None) -> None:
         """Ask a second peer, beside one that is *late* or as was wished, if it can be paid."""
         self._hedging.end()
-        request = self.request if late is None else late.request
-        found = self._asking.beside(self._live, request, late=late, deadline=self.deadline)
+        found = self._asking.beside(self._live, late=late, deadline=self.deadline)
         if found is not None:
-            await self._ask(*found, request)
+            await self._ask(*found)
 
     # ---- listening ----
 
@@ -201,7 +200,7 @@ class Run:
         """Wait for the peers, as long as that makes sense; false if it is *until* already."""
         live, since = self._live, trio.current_time()
         patience = min([attempt.patient_until for attempt in live])
-        late_at = live[0].lateness.late_at if len(live) == 1 and live[0].is_quiet else math.inf
+        late_at = live[0].lateness.late_at if len(live) == 1 else math.inf
         limit = min(self.deadline, self._hedging.due_at, patience, late_at, until)
         try:
             with trio.move_on_at(limit):
@@ -215,7 +214,7 @@ class Run:
             raise self.books.attempts.out_of_time()
         if now >= self._hedging.due_at:
             await self._hedge()
-        elif now >= late_at:
+        elif now >= late_at and live[0].lateness.is_now(now):
             await self._hedge(live[0])
         for late in [attempt for attempt in live if attempt.is_overdue(now)]:
             self._overdue(late)
@@ -270,7 +269,8 @@ class Run:
         if len(self._live) > 1 or self._hedging.due_at != math.inf:
             self._hedging.end()
             for loser in [attempt for attempt in self._live if attempt is not winner]:
-                self._end(loser, dropped(loser))
+                # One that has spoken has lost for its silence.
+                self._end(loser, dropped(loser) if loser.is_quiet else given_up(loser))
 
     def _end(self, attempt: Attempt, outcome: Outcome) -> None:
         self._live.remove(attempt)

@@ -20,6 +20,7 @@ from ..wire import (
     CommandResponse,
     Credit,
     Message,
+    Ping,
     Progress,
     PromptCount,
     Provenance,
@@ -27,6 +28,7 @@ from ..wire import (
     Started,
     Thought,
 )
+from ._heartbeat import Heartbeat
 
 FromListener = Progress | Started | Chunk | Reasoning | CommandResponse
 """What a listener says of a request, in the order in which it came."""
@@ -57,6 +59,8 @@ class CallSession(Protocol):
     peer_id: PeerId
     is_own: bool
     """True if the peer is of the same owner."""
+    heartbeat: Heartbeat
+    """When the peer was heard."""
 
     def say(self, message: Message) -> None:
         """Queue a message; does nothing if the session has ended."""
@@ -173,6 +177,16 @@ class ClientCall:
     def session(self) -> object:
         """The session that the call was asked on; only to be compared."""
         return self._session
+
+    def sign_due(self) -> float:
+        """When its peer will be absent if nothing comes from it; in the past if it is already.
+
+        A peer that was quiet for a while is asked for a sign. In seconds of trio's clock.
+        """
+        session, now = self._session, trio.current_time()
+        if session.heartbeat.wants_sign(now):
+            session.say(Ping(nonce=session.heartbeat.ping(now)))
+        return session.heartbeat.sign_due
 
     def cancel(self) -> None:
         """Tell the listener to stop, and drop what still arrives. A second cancel does nothing."""

@@ -157,8 +157,9 @@ class PeerSession:
         self._handler = handler
         self._calls = CallTable()
         self._scope = trio.CancelScope()
-        self._heartbeat = Heartbeat()
-        self._outbox = Outbox(stream, session, self._heartbeat)
+        self.heartbeat = Heartbeat()
+        """When the peer was heard."""
+        self._outbox = Outbox(stream, session, self.heartbeat)
         self._received = 0
 
     @property
@@ -183,7 +184,7 @@ class PeerSession:
 
     async def run(self) -> None:
         """Carry the session until it ends; `ended` then says why. Raises nothing of its own."""
-        self._heartbeat.begin(trio.current_time())
+        self.heartbeat.begin(trio.current_time())
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
@@ -250,15 +251,14 @@ class PeerSession:
 
     async def _read(self, nursery: trio.Nursery) -> None:
         while self.ended is None:
-            # A peer that does not read what we say is not read either: what it makes us say would
-            # pile up.
+            # A peer that reads nothing is not read: what it makes us say would pile up.
             if self.is_behind:
                 await self.drained()
             data = await self._stream.receive_some()
             if not data:
                 self._finish(PeerUnreachable(CONNECTION_LOST, peer_id=self.peer_id, why="lost"))
                 return
-            self._heartbeat.heard(trio.current_time())
+            self.heartbeat.heard(trio.current_time())
             self._received += len(data)
             self._session.receive_data(data)
             try:
@@ -279,10 +279,10 @@ class PeerSession:
         while self.ended is None:
             # A listener hears its dialers' pings: its own would only say the same again.
             now, is_dialer = trio.current_time(), self._session.role == "dialer"
-            if self.is_open and (is_dialer or self._heartbeat.is_quiet(now)):
-                self.say(Ping(nonce=self._heartbeat.ping(now)))
+            if self.is_open and (is_dialer or self.heartbeat.is_quiet(now)):
+                self.say(Ping(nonce=self.heartbeat.ping(now)))
             await trio.sleep(HEARTBEAT_SECONDS)
-            why = self._heartbeat.why_gone(trio.current_time(), is_open=self.is_open)
+            why = self.heartbeat.why_gone(trio.current_time(), is_open=self.is_open)
             if why is not None:
                 self._finish(PeerTimeout(why, peer_id=self.peer_id))
 
@@ -296,7 +296,7 @@ class PeerSession:
             case Ping(nonce=nonce):
                 self.say(Pong(nonce=nonce))
             case Pong(nonce=nonce):
-                seconds = self._heartbeat.pong(nonce, trio.current_time())
+                seconds = self.heartbeat.pong(nonce, trio.current_time())
                 if seconds is not None:
                     self._handler.round_trip(self, seconds)
             case Advert() | LoadReport():
@@ -308,7 +308,7 @@ class PeerSession:
                 self._handler.opened(self, message)
                 self._door.opened(self)
                 if self._session.role == "dialer":
-                    self.say(Ping(nonce=self._heartbeat.ping(trio.current_time())))
+                    self.say(Ping(nonce=self.heartbeat.ping(trio.current_time())))
             case Standing():
                 self._door.heard(self, message)
             case Goodbye(code=code, message=text):
