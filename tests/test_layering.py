@@ -25,7 +25,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "routing placement",
         "events",
         # ---- everything above is sans-I/O ----
-        "_background _logs _locks",
+        "_alarms _background _logs _locks",
         "admission network processes machine _subscribers _log_events",
         "libp2p session llama_cpp model_store",
         "backends discovery tunnels",

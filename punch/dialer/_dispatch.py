@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 import trio
 
+from .._alarms import Alarms
 from ..capability import PeerId
 from ..discovery import Directory, SessionPool
 from ..events import Attempted, Bus
@@ -197,6 +198,7 @@ class Dispatch:
         share = hedge.share if hedge else 0.0
         self._hedges = Budget(share=share, reserve=HEDGE_RESERVE, per_second=0.0)
         self.learned = LearnedState(rng)
+        self.alarms = Alarms(nursery)
         self.prober = Prober(pool.table, self.ask, nursery)
         self._last_faults: dict[PeerId, float] = {}
         self.prompts = PromptsSent(pool.table)

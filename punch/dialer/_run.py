@@ -15,10 +15,11 @@ from collections.abc import Sequence
 
 import trio
 
+from .._alarms import Alarm
 from ..capability import PeerId
 from ..exceptions import DeadlineExceeded, PeerError, PunchError
 from ..routing import Decision, GiveUp, Try, Wait
-from ..session import ClientCall, FromListener
+from ..session import FromListener
 from ..wire import Chunk, CommandRequest, CommandResponse, Progress, Reasoning, Started
 from ._asking import Asking
 from ._attempt import Attempt
@@ -65,6 +66,7 @@ class Run:
         self._live: list[Attempt] = []
         self._hedging = Hedging(dispatch.hedge)
         self._was_begun = False
+        self._alarm = Alarm(dispatch.alarms)
 
     @property
     def is_over(self) -> bool:
@@ -203,13 +205,15 @@ class Run:
         late_at = live[0].lateness.late_at if len(live) == 1 else math.inf
         limit = min(self.deadline, self._hedging.due_at, patience, late_at, until)
         try:
-            with trio.move_on_at(limit):
-                await _any_ready([attempt.call for attempt in live])
-                return True
-        finally:
             for attempt in live:
-                attempt.awaited += trio.current_time() - since
-        now = trio.current_time()
+                attempt.call.notify(self._alarm.ring)
+            await self._alarm.wait(limit)
+        finally:
+            now = trio.current_time()
+            for attempt in live:
+                attempt.awaited += now - since
+        if now < limit or any(attempt.call.has_news for attempt in live):
+            return True
         if now >= self.deadline:
             raise self.books.attempts.out_of_time()
         if now >= self._hedging.due_at:
@@ -280,18 +284,3 @@ class Run:
         self._asking.leave()
         for attempt in tuple(self._live):
             self._end(attempt, dropped(attempt))
-
-
-async def _any_ready(calls: Sequence[ClientCall]) -> None:
-    """Wait until one of *calls* has something to say."""
-    if len(calls) == 1:
-        await calls[0].ready()
-        return
-    async with trio.open_nursery() as nursery:
-
-        async def watch(call: ClientCall) -> None:
-            await call.ready()
-            nursery.cancel_scope.cancel()
-
-        for call in calls:
-            nursery.start_soon(watch, call)

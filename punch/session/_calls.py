@@ -7,6 +7,7 @@ A call counts its own credit and knows its own cancel; which calls there are is 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 import trio
@@ -107,7 +108,7 @@ class ClientCall:
         # Bytes of the window that each text among them takes, in the same order.
         self._charged: deque[int] = deque()
         self._error: PeerError | None = None
-        self._wake = trio.Event()
+        self._wake: Callable[[], None] = _nobody
         self._taken = 0
         self._over = False
         self._confirmed = trio.Event()
@@ -126,8 +127,13 @@ class ClientCall:
     async def ready(self) -> None:
         """Wait until there is something to receive, or an error to raise."""
         while not self._arrived and self._error is None:
-            self._wake = trio.Event()
-            await self._wake.wait()
+            news = trio.Event()
+            self.notify(news.set)
+            await news.wait()
+
+    def notify(self, wake: Callable[[], None]) -> None:
+        """Call *wake* each time that something arrives, or goes wrong; nobody else is told."""
+        self._wake = wake
 
     async def receive(self) -> FromListener:
         """The next part of the answer; a `CommandResponse` is the last one.
@@ -226,14 +232,18 @@ class ClientCall:
             # Only the latest means anything, and no window bounds how many may come.
             self._arrived.pop()
         self._arrived.append(part)
-        self._wake.set()
+        self._wake()
 
     def fail(self, error: PeerError) -> None:
         """End the call with *error*, since its session has ended; called by the session."""
         self._over = True
         self._error = error
-        self._wake.set()
+        self._wake()
         self._confirmed.set()
+
+
+def _nobody() -> None:
+    """Nobody waits for what comes."""
 
 
 class ServerCall:
