@@ -50,8 +50,8 @@ class LearnedState:
         """Who holds which prompt prefix."""
         # Request and candidate, by their ids, to what was taken to be cached there.
         self._predicted: dict[tuple[str, str], _Prediction] = {}
-        # A request, by its id and the size of its text, to its chain.
-        self._chains: dict[tuple[str, int], Chain] = {}
+        # A request, by its id and the size of its texts, to its chain and the bytes it is made of.
+        self._chains: dict[tuple[str, int], tuple[Chain, int]] = {}
 
     def route_request(self, request: CommandRequest, *, now: float, **known: Any) -> RouteRequest:
         """What routing needs to know of *request*, with what was learned.
@@ -62,7 +62,6 @@ class LearnedState:
           known: Further fields of a `RouteRequest`.
 
         """
-        prompt = tokens_of(*request.texts)
         output: int | None = None
         if request.command in _GENERATING:
             begun = tokens_of(request.continuation) if request.continuation else 0
@@ -70,9 +69,8 @@ class LearnedState:
             output = self.lengths.expect(request.model or "", limit=limit, begun=begun)
         return route_request(
             request,
-            prompt_tokens=prompt,
             output_tokens=output,
-            cached_tokens=self._hits(request, prompt, now=now),
+            cached_tokens=self._hits(request, now=now),
             **known,
         )
 
@@ -161,10 +159,11 @@ class LearnedState:
         """The caches of a peer are gone: it was restarted, or it is not there any more."""
         self.prefixes.lost(peer_id)
 
-    def _hits(self, request: CommandRequest, tokens: int, *, now: float) -> dict[str, int]:
+    def _hits(self, request: CommandRequest, *, now: float) -> dict[str, int]:
         chain, size = self._chain(request)
         if not chain:
             return {}
+        tokens = request.prompt_tokens
         # What fills no block at the end is never known to be cached.
         share, trust = tokens * BLOCK_BYTES / size, self.prefixes.trust
         return {
@@ -176,14 +175,14 @@ class LearnedState:
         """The hashes of its prompt, and its size in bytes; nothing for one without a prefix."""
         if request.command not in _GENERATING:
             return (), 0
-        text = _spelled(request)
-        key = request.request_id, len(text)
-        chain = self._chains.get(key)
-        if chain is None:
+        key = request.request_id, request.size
+        found = self._chains.get(key)
+        if found is None:
             if len(self._chains) >= MAX_CHAINS:
                 del self._chains[next(iter(self._chains))]
-            chain = self._chains[key] = self.prefixes.chain(_seed(request), text)
-        return chain, len(text)
+            text = _spelled(request)
+            found = self._chains[key] = self.prefixes.chain(_seed(request), text), len(text)
+        return found
 
 
 def _seed(request: CommandRequest) -> bytes:

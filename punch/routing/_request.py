@@ -109,7 +109,6 @@ class RouteRequest:
 def route_request(
     request: CommandRequest,
     *,
-    prompt_tokens: int | None = None,
     output_tokens: int | None = None,
     **known: Any,
 ) -> RouteRequest:
@@ -117,7 +116,6 @@ def route_request(
 
     Args:
       request: What is asked.
-      prompt_tokens: Length of its prompt, where that was estimated already.
       output_tokens: Length of its answer, where more is known than is usual.
       known: Further fields of a `RouteRequest`.
 
@@ -128,7 +126,7 @@ def route_request(
         offer=request.offer,
         command=request.command,
         needs=request.needs,
-        prompt_tokens=tokens_of(*request.texts) if prompt_tokens is None else prompt_tokens,
+        prompt_tokens=request.prompt_tokens,
         longest_tokens=max(map(tokens_of, request.inputs), default=None),
         output_tokens=usual_output(request) if output_tokens is None else output_tokens,
         max_tokens=request.sampling.max_tokens,
