@@ -88,6 +88,14 @@ async def _supervise(
     return outcome
 
 
+def run_supervised(
+    program: Callable[[Shutdown], Awaitable[ExitCode]], *, clock: trio.abc.Clock | None = None
+) -> ExitCode:
+    """Run a program that has no settings of its own, with trio's clock or another one."""
+    _calm_collector()
+    return trio.run(_supervise, lambda _, shutdown: program(shutdown), None, clock=clock)
+
+
 def _is_unheard(number: signal.Signals) -> bool:
     return number.name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN
 

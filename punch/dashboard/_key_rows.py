@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 import trio
 
-from ..gateway.keys import DayUsage, Key, KeyStore, Left, Quotas, read_usage
+from ..gateway.keys import DayUsage, Key, KeyStore, Left, QuotaStatistics, read_usage
 from ._rows import Row
 
 # Days that the page shows of each key: a month, with the day that is not over. The file has more,
@@ -26,6 +26,16 @@ MAX_SHOWN_KEYS = 200
 
 # Models that a row names.
 MAX_SHOWN_MODELS = 16
+
+
+class Counted(Protocol):
+    """What knows how full a gateway is, and what a key has left: its `Quotas`."""
+
+    def left(self, key: Key) -> Left:
+        """What *key* may use now."""
+
+    def statistics(self) -> QuotaStatistics:
+        """How full the gateway is."""
 
 
 class KeyBook:
@@ -40,14 +50,15 @@ class KeyBook:
 
     def __init__(
         self,
-        quotas: Quotas,
+        quotas: Counted,
         *,
         keys: KeyStore | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.keys = keys
         """The keys; `None` while the gateway asks for none."""
-        self._quotas = quotas
+        self.quotas = quotas
+        """What knows what is left."""
         self._wall = wall
         # A page that asks often makes one thread busy, and no more.
         self._reading = trio.CapacityLimiter(1)
@@ -78,7 +89,7 @@ class KeyBook:
         keys = sorted(store.known(), key=lambda key: (key.state(now) != "active", -key.created_at))
         data["more"] = max(0, len(keys) - MAX_SHOWN_KEYS)
         data["keys"] = [
-            key_row(key, usage.get(key.key_id, ()), self._quotas.left(key), now)
+            key_row(key, usage.get(key.key_id, ()), self.quotas.left(key), now)
             for key in keys[:MAX_SHOWN_KEYS]
         ]
         return data

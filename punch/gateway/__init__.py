@@ -7,6 +7,7 @@ from ._gateway import (
     Gateway,
     GatewayParts,
     GatewaySettings,
+    Shared,
     build_application,
     open_gateway,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "Gateway",
     "GatewayParts",
     "GatewaySettings",
+    "Shared",
     "DEFAULT_PORT",
     "Limits",
     "open_keys",

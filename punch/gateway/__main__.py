@@ -82,7 +82,7 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown) -> ExitCode:
         await shutdown.requested.wait()
         # The stream of a dashboard's watcher never ends by itself, and would hold the drain up.
         serving.feed.close()
-        log.info("draining; interrupt again to stop at once", requests=serving.gateway.under_way)
+        log.info("draining; interrupt again to stop at once", requests=serving.under_way)
     log.info("stopped")
     return ExitCode.OK
 

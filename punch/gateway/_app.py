@@ -206,6 +206,15 @@ class Door:
             return
         scope["punch.key"] = await self._authenticate(self.keys, headers)
 
+    async def key_of(self, headers: Mapping[bytes, bytes]) -> Key | None:
+        """The key that a request comes with, if it has a good one and needs one."""
+        if self.keys is None:
+            return None
+        try:
+            return await self._authenticate(self.keys, headers)
+        except Unauthorized:
+            return None
+
     async def _authenticate(self, keys: KeyStore, headers: Mapping[bytes, bytes]) -> Key:
         """The key in either header: programs that want a word in one get any, and fill in both."""
         bearer, bare = bearer_in(headers), bare_key_in(headers)
@@ -371,6 +380,10 @@ class Application:
         except Exception:
             log.exception("a request met a bug", path=scope["path"])
             await self._refuse(internal(), scope, headers, receive, answer)
+
+    def asks(self, path: str) -> bool:
+        """Whether *path* is that of an endpoint which asks a model."""
+        return path in self._endpoints
 
     async def _may_stay(self, scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
         """Whether a client that has been in for a while would still be let in."""

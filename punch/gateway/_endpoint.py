@@ -85,6 +85,9 @@ class Service:
     began_at: int = 0
     """When this gateway began, in seconds since 1970: what stands for the age of a model."""
 
+    new_id: Callable[[], str] = new_request_id
+    """Makes the id of a request whose caller has chosen none."""
+
     wall: Callable[[], float] = attrs.field()
     """The time, in seconds since 1970."""
 
@@ -226,7 +229,7 @@ class Endpoint(ABC, Generic[B]):
         """The key, the model in the words of its list, and what to ask."""
         headers = dict(scope["headers"])
         key: Key | None = scope.get("punch.key")
-        record.request_id = new_request_id()
+        record.request_id = self.service.new_id()
         record.key_id = key_id_in(scope)
         if (traceparent := headers.get(b"traceparent")) is not None:
             record.traceparent = traceparent.decode("latin-1")

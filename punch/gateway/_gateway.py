@@ -6,19 +6,22 @@ is in its dialect's room; how HTTP/1.1 is spoken is in `server`.
 
 from __future__ import annotations
 
+import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import islice
 from typing import Any
 from urllib.parse import parse_qsl
 
 import attrs
+import trio
 from starlette.routing import BaseRoute, Route
 
 from .._subscribers import open_bus
 from .._version import __version__
-from ..dialer import Router
+from ..dialer import Router, new_request_id
 from ..events import Bus
 from ..exceptions import ConfigurationError
 from ._app import Application, Door, JsonRoute
@@ -37,7 +40,7 @@ from .ollama._managing import OLLAMA_VERSION, Pull, Running, Show, refused_chang
 from .openai._endpoints import Chat, Completions, Embeddings
 from .openai._responses import Responses
 from .openai._stored import DEFAULT_STORED_SECONDS
-from .server import DRAIN_SECONDS, Limits, Server, open_server
+from .server import DRAIN_SECONDS, Limits, Request, Server, Sharing, open_server
 
 # Above Ollama's 11434, so that both can be there.
 DEFAULT_PORT = 11435
@@ -89,6 +92,27 @@ class GatewaySettings:
     """Seconds that requests under way may take at the end."""
 
 
+HandOver = Callable[[Application, Request, trio.SocketStream, "bytes | None"], Awaitable[bool]]
+"""`server.HandOver` for an application."""
+
+
+@attrs.frozen(kw_only=True)
+class Shared:
+    """What a gateway shares with other processes of it; by default it has none."""
+
+    accepts: bool = True
+    """Whether it accepts connections itself, or they do at its sockets."""
+
+    sockets: tuple[socket.socket, ...] = ()
+    """Sockets that listen already, in place of its own, in the order of its ports."""
+
+    hand_over: HandOver | None = None
+    """Gives connections to the process that is to answer; `None` if that is always this one."""
+
+    new_id: Callable[[], str] = new_request_id
+    """Makes the ids of requests, so that they lead to this process."""
+
+
 @attrs.frozen(kw_only=True)
 class GatewayParts:
     """The parts of a gateway beside its router; each has a default."""
@@ -107,6 +131,9 @@ class GatewayParts:
 
     routes: tuple[BaseRoute, ...] = ()
     """Further routes, which come before the gateway's own."""
+
+    shared: Shared = attrs.field(factory=Shared)
+    """What other processes do of its work."""
 
     wall: Callable[[], float] = time.time
     """The time, in seconds since 1970."""
@@ -140,6 +167,15 @@ class Gateway:
     def connections(self) -> int:
         """How many clients are connected."""
         return self._server.connections
+
+    @property
+    def listeners(self) -> Sequence[trio.SocketListener]:
+        """The sockets at which the gateway listens, or other processes do."""
+        return self._server.listeners
+
+    def adopt(self, connection: socket.socket, ahead: bytes) -> None:
+        """Serve a client whose first request, *ahead*, another process has read."""
+        self._server.adopt(connection, ahead)
 
     @property
     def under_way(self) -> int:
@@ -185,6 +221,7 @@ def build_application(router: Router, parts: GatewayParts | None = None) -> Appl
         quotas=parts.quotas,
         stored_seconds=0.0 if is_public else settings.store_responses,
         began_at=int(parts.wall()),
+        new_id=parts.shared.new_id,
         wall=parts.wall,
     )
     kinds = (
@@ -298,6 +335,8 @@ async def open_gateway(router: Router, parts: GatewayParts | None = None) -> Asy
             "(--keys, see `punch keys`), or say --open-to-all if that is what you want"
         )
     application = build_application(router, parts)
+    shared = parts.shared
+    hand_over = None if shared.hand_over is None else partial(shared.hand_over, application)
     async with open_server(
         application,
         host=settings.host,
@@ -307,5 +346,6 @@ async def open_gateway(router: Router, parts: GatewayParts | None = None) -> Asy
         drain=settings.drain,
         spell=spell_bad_request,
         websockets=application.websockets,
+        sharing=Sharing(accepts=shared.accepts, sockets=shared.sockets, hand_over=hand_over),
     ) as server:
         yield Gateway(server, application)

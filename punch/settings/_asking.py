@@ -188,6 +188,15 @@ OLLAMA_PORT = optional(
     metavar="PORT",
     help="serve on this port, too: 11434 for programs that know Ollama's address and no other",
 )
+PROCESSES = setting(
+    "processes",
+    count(1, most=64),
+    1,
+    section="gateway",
+    metavar="N",
+    help="processes that serve HTTP side by side, on a machine with as many cores to spare; not on "
+    "Windows",
+)
 KEYS = optional(
     "keys",
     PATH,

@@ -340,6 +340,9 @@ class GatewaySettings(ProgramSettings):
     ollama_port: int | None = of(asking.OLLAMA_PORT)
     """A second port, for programs that know Ollama's address and no other."""
 
+    processes: int = of(asking.PROCESSES)
+    """Processes that serve HTTP; with 1, all is in the program's own."""
+
     keys: Path | None = of(asking.KEYS)
     """The file of API keys; `None` for the usual one, see `keys_path`."""
 

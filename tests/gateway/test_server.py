@@ -25,7 +25,7 @@ from punch.exceptions import AddressUnavailable
 from punch.gateway import GatewaySettings, KeyStore, Limits
 from punch.gateway.server import _server as server_room
 from punch.gateway.server._connection import CONTINUE, LINGER_SECONDS, MAX_AHEAD_BYTES, WRITE_BYTES
-from punch.gateway.server._http1 import MAX_REQUESTS_AHEAD
+from punch.gateway.server._http1 import MAX_REQUESTS_AHEAD, Request
 from punch.gateway.server._server import SWEEP_SECONDS, Server, open_server
 from punch.testing import ScriptedBackend
 from punch.wire import CommandRequest
@@ -1011,3 +1011,79 @@ async def test_a_second_port_that_is_taken_is_named_with_its_setting() -> None:
     (again,) = await trio.open_tcp_listeners(port, host="127.0.0.1")
     await again.aclose()
     await taken.aclose()
+
+
+# ---- several processes ----
+
+
+async def says_path(scope: Any, receive: Any, send: Any) -> None:
+    """Reads the body, and answers with the path."""
+    while (await receive()).get("more_body"):
+        pass
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": scope["path"].encode()})
+
+
+async def test_a_request_of_another_process_takes_its_connection_there() -> None:
+    """With all that was read of it, so that nothing is lost on the way."""
+    given: list[bytes | None] = []
+
+    async def hand_over(request: Request, stream: trio.SocketStream, raw: bytes | None) -> bool:
+        given.append(raw)
+        return request.place == "/elsewhere"
+
+    async with trio.open_nursery() as nursery:
+        server = Server(says_path, Limits(), hand_over=hand_over)
+        wire = Wire(server, nursery)
+        client = wire.connect()
+        here, there = b"GET /here HTTP/1.1\r\nHost: a\r\n\r\n", b"GET /elsewhere HTTP/1.1\r\nHost: "
+        await client.send_all(here)
+        assert b"/here" in await client.receive_some(4096)
+        for piece in (there, b"a\r\nContent-Length: 4\r\n", b"\r\nbo"):
+            await client.send_all(piece)
+        assert await client.receive_some(4096) == b""
+
+    assert given == [here, there + b"a\r\nContent-Length: 4\r\n\r\nbo"]
+
+
+async def test_a_request_that_was_handed_over_is_answered_where_it_came_to() -> None:
+    """Else it could go round; the next one on that connection may go elsewhere again."""
+    seen: list[str] = []
+
+    async def hand_over(request: Request, stream: trio.SocketStream, raw: bytes | None) -> bool:
+        seen.append(request.place)
+        return True
+
+    async with trio.open_nursery() as nursery:
+        server = Server(says_path, Limits(), hand_over=hand_over)
+        theirs, ours = trio.testing.lockstep_stream_pair()
+        stream = cast("trio.SocketStream", OurEnd(ours))
+        ahead = b"POST /one HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbo"
+        nursery.start_soon(server.connected, stream, ahead)
+        await theirs.send_all(b"dy")
+        assert b"/one" in await theirs.receive_some(4096)
+        await theirs.send_all(b"GET /two HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert await theirs.receive_some(4096) == b""
+
+    assert seen == ["/two"]
+
+
+async def test_a_request_behind_another_one_that_belongs_elsewhere_ends_the_connection() -> None:
+    """Its bytes cannot be told from those before it; a client sends it again (RFC 9112, 9.3.2)."""
+    given: list[bytes | None] = []
+
+    async def hand_over(request: Request, stream: trio.SocketStream, raw: bytes | None) -> bool:
+        given.append(raw)
+        return request.place == "/elsewhere"
+
+    async with trio.open_nursery() as nursery:
+        wire = Wire(Server(says_path, Limits(), hand_over=hand_over), nursery)
+        client = wire.connect()
+        both = [b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n" % path for path in (b"here", b"elsewhere")]
+        await client.send_all(b"".join(both))
+        answer = b""
+        while data := await client.receive_some(4096):
+            answer += data
+
+    assert answer.count(b"HTTP/1.1 200") == 1
+    assert given == [b"".join(both), None]

@@ -32,14 +32,14 @@ from ...exceptions import ConfigurationError
 from ...gateway import (
     Gateway,
     GatewayParts,
-    Limits,
+    Shared,
     metrics_route,
     open_canonical_log,
     open_gateway,
     open_metrics,
     open_spans,
 )
-from ...gateway import GatewaySettings as HttpSettings
+from ...gateway.fronts import Switchboard
 from ...listener import Listener
 from ...membership import DiskMembership
 from ...settings import GatewaySettings
@@ -49,6 +49,8 @@ from .._router import open_router_of
 from .._shared import decision_log_path, join_lines
 from ..splits._on_demand import open_splits_of
 from ._books import Books, open_lock
+from ._fronts import check_processes, open_fronts
+from ._http_settings import http_settings
 
 log = get_logger("punch.gateway")
 
@@ -68,6 +70,14 @@ class Serving:
 
     feed: Feed
     """What the dashboard shows. Its streams never end by themselves: close it before a drain."""
+
+    fronts: Switchboard | None = None
+    """Leads to the processes that serve HTTP; `None` if this one does."""
+
+    @property
+    def under_way(self) -> int:
+        """How many requests are being answered."""
+        return self.gateway.under_way if self.fronts is None else self.fronts.under_way
 
 
 @asynccontextmanager
@@ -101,6 +111,7 @@ async def open_serving(
       NetworkError: if a port is in use.
 
     """
+    check_processes(settings)
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         decisions = decision_log_path(settings.decision_log)
@@ -130,11 +141,20 @@ async def open_serving(
                 join=attrs.asdict(join_lines(settings.network, place.home)),
             )
         )
+        switchboard = None
+        if settings.processes > 1:
+            switchboard = Switchboard(
+                settings.processes,
+                settings=settings,
+                events=events,
+                peers=lambda: len(router.peers),
+            )
+            book.quotas = switchboard
         metrics = await enter(
             open_metrics(
                 router,
                 events=events,
-                waiting=lambda: books.quotas.statistics().waiting,
+                waiting=lambda: book.quotas.statistics().waiting,
                 served=lambda: () if listener is None else listener.statistics().members,
             )
         )
@@ -148,6 +168,7 @@ async def open_serving(
                     events=events,
                     keys=books.keys,
                     quotas=books.quotas,
+                    shared=_shared_with(switchboard),
                     routes=(
                         *routes,
                         *dashboard_routes(
@@ -166,6 +187,8 @@ async def open_serving(
             )
         )
         await enter(open_lock(gateway, settings, events, books))
+        if switchboard is not None:
+            await enter(open_fronts(settings, gateway, switchboard))
         log.info(
             "serving",
             url=gateway.url,
@@ -174,7 +197,16 @@ async def open_serving(
             namespace=str(place),
             keys=books.keys is not None,
         )
-        yield Serving(gateway=gateway, router=router, listener=listener, feed=feed)
+        yield Serving(
+            gateway=gateway, router=router, listener=listener, feed=feed, fronts=switchboard
+        )
+
+
+def _shared_with(switchboard: Switchboard | None) -> Shared:
+    """What the gateway of this process leaves to its fronts: all that asks a model."""
+    if switchboard is None:
+        return Shared()
+    return Shared(accepts=False, hand_over=switchboard.hand_over)
 
 
 @asynccontextmanager
@@ -199,19 +231,3 @@ async def _open_splits(
         events=events,
     ) as splits:
         yield splits
-
-
-def http_settings(settings: GatewaySettings) -> HttpSettings:
-    """The settings of the HTTP half of the program."""
-    return HttpSettings(
-        host=settings.host,
-        port=settings.port,
-        ollama_port=settings.ollama_port,
-        open_to_all=settings.open_to_all,
-        strict=settings.strict.is_on,
-        timeout=settings.timeout,
-        store_responses=settings.store_responses,
-        any_name=settings.any_name,
-        origins=settings.allow_origin,
-        limits=attrs.evolve(Limits(), body=settings.body_limit),
-    )

@@ -257,7 +257,7 @@ class RunningUp:
             now.serving.feed.close()
             log.info(
                 "draining; interrupt again to stop at once",
-                requests=now.serving.gateway.under_way,
+                requests=now.serving.under_way,
             )
         return wanted
 

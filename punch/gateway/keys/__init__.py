@@ -1,7 +1,14 @@
 """API keys, quotas, and the book of what was used."""
 
 from ._keys import Key, KeyStore, open_keys
-from ._quotas import Grant, Left, Quotas, QuotaStatistics
+from ._quotas import (
+    DEFAULT_LIMIT,
+    DEFAULT_QUEUE_LIMIT,
+    Grant,
+    Left,
+    Quotas,
+    QuotaStatistics,
+)
 from ._usage import DayUsage, UsageBook, open_usage, read_usage
 
 __all__ = [
@@ -12,6 +19,8 @@ __all__ = [
     "QuotaStatistics",
     "Grant",
     "Left",
+    "DEFAULT_LIMIT",
+    "DEFAULT_QUEUE_LIMIT",
     "open_usage",
     "UsageBook",
     "DayUsage",

@@ -79,6 +79,10 @@ class Left:
     """Tokens that are left of its minute; `None` for no limit."""
 
 
+NOTHING_LIMITED = Left(running=0, requests=None, tokens=None)
+"""Of an idle key without limits."""
+
+
 class Bucket:
     """A token bucket: a minute's worth of something, which fills evenly. No clock.
 
@@ -241,6 +245,12 @@ class Quotas:
             limit=slots.slots,
             queue_limit=slots.queue_limit,
         )
+
+    def left_of_all(self) -> dict[str, Left]:
+        """What the keys may use now of which an account is kept and something is limited."""
+        now = trio.current_time()
+        found = {key_id: account.left(now) for key_id, account in self._accounts.items()}
+        return {key_id: left for key_id, left in found.items() if left != NOTHING_LIMITED}
 
     def left(self, key: Key) -> Left:
         """What *key* may use now; of an idle one no account is kept, and it has all."""

@@ -7,7 +7,7 @@ parsed and framed by `_http1`; what an answer says is the application's.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container
+from collections.abc import Awaitable, Callable, Container
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -45,6 +45,12 @@ Spell = Callable[[BadRequest | None], tuple[bytes, bytes]]
 """Media type and body of an error: of a request that cannot be read, or else of a bug."""
 
 
+HandOver = Callable[[Request, trio.SocketStream, "bytes | None"], Awaitable[bool]]
+"""Gives a connection to another process, if the request that was read is for that one to answer;
+whether it is. Takes the bytes that the request came in, with what came behind it: `None` if they
+cannot be told from those of the request before it, and then the connection just ends."""
+
+
 def plain(error: BadRequest | None) -> tuple[bytes, bytes]:
     """The error as plain text, where the application has no form of its own."""
     words = "the server has a bug here" if error is None else str(error)
@@ -77,6 +83,8 @@ class Connection:
       is_ending: Whether the server is ending: then no further request is taken.
       spell: Makes the answer to an error that the application never hears of.
       websockets: Paths at which a request may ask for a WebSocket.
+      hand_over: Gives the connection away where another process is to answer; `None` for never.
+      ahead: Bytes of a request that another process has read, which is answered here.
 
     """
 
@@ -88,6 +96,8 @@ class Connection:
         is_ending: Callable[[], bool],
         spell: Spell,
         websockets: Container[str] = frozenset(),
+        hand_over: HandOver | None = None,
+        ahead: bytes = b"",
     ) -> None:
         self.due = trio.current_time() + limits.idle
         """When the server ends the connection for want of a request, in seconds of trio's clock."""
@@ -105,7 +115,11 @@ class Connection:
         self._spell = spell
         self._parser = RequestParser(limits.head, websockets)
         self._cycle: Cycle | None = None
-        self._ahead = bytearray()
+        self._ahead = bytearray(ahead)
+        self._hand_over = hand_over
+        self._raw: bytearray | None = None
+        # What was handed over is answered where it came to, or it could go round.
+        self._is_placed = bool(ahead)
         self._gone = trio.Event()
         self._reading = trio.Lock()
         self._writing = trio.Lock()
@@ -115,6 +129,8 @@ class Connection:
         try:
             while (request := await self._next_request()) is not None:
                 self.is_idle, self.due = False, math.inf
+                if self._hand_over is not None and await self._is_handed_over(request):
+                    return
                 cycle = self._cycle = self._cycle_of(request)
                 await cycle.run(self._app)
                 self._cycle = None
@@ -159,9 +175,11 @@ class Connection:
     async def _next_request(self) -> Request | None:
         """The next request once its head is complete; `None` if there will be none."""
         parser = self._parser
+        if self._hand_over is not None:
+            self._raw = None if parser.has_more else bytearray()
         if self._ahead:
             ahead, self._ahead = self._ahead, bytearray()
-            parser.feed(ahead)
+            self._feed(ahead)
         in_head = False
         while not parser.requests:
             if parser.error is not None or self._is_ending():
@@ -173,8 +191,22 @@ class Connection:
             data = await self.read()
             if not data:
                 return None
-            parser.feed(data)
+            self._feed(data)
         return parser.requests.popleft()
+
+    def _feed(self, data: bytes | bytearray) -> None:
+        if self._raw is not None:
+            self._raw += data
+        self._parser.feed(data)
+
+    async def _is_handed_over(self, request: Request) -> bool:
+        """Whether another process is to answer *request*: it has the connection then."""
+        raw, self._raw = self._raw, None
+        if self._is_placed:
+            self._is_placed = False
+            return False
+        assert self._hand_over is not None
+        return await self._hand_over(request, self._stream, None if raw is None else bytes(raw))
 
     async def read(self) -> bytes | bytearray:
         """The next bytes; empty at the end."""

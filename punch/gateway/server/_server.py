@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import errno
 import math
+import socket
 from collections.abc import AsyncIterator, Callable, Container, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+import attrs
 import trio
 
 from ..._background import open_background
 from ..._logs import get_logger
 from ...exceptions import AddressUnavailable
-from ._connection import Connection, Spell, plain
+from ._connection import Connection, HandOver, Spell, plain
 from ._limits import Limits, raise_descriptor_limit
 
 log = get_logger(__name__)
@@ -46,6 +48,23 @@ DRAIN_SECONDS = 10.0
 SWEEP_SECONDS = 1.0
 
 
+@attrs.frozen(kw_only=True)
+class Sharing:
+    """What a server shares with those of other processes; by default nothing."""
+
+    accepts: bool = True
+    """Whether it accepts connections itself, or others do at its sockets."""
+
+    sockets: tuple[socket.socket, ...] = ()
+    """Sockets that listen already, in place of its own, in the order of its ports."""
+
+    hand_over: HandOver | None = None
+    """Gives connections to the process that is to answer; `None` if that is always this one."""
+
+
+ALONE = Sharing()
+
+
 class Server:
     """Serves one ASGI application, in HTTP/1.1. Made by `open_server`.
 
@@ -54,6 +73,7 @@ class Server:
       limits: What clients may do.
       spell: Makes the answer to an error that the application never hears of.
       websockets: Paths at which the application takes WebSockets.
+      hand_over: Gives connections to other processes, see `Sharing`.
 
     """
 
@@ -63,7 +83,9 @@ class Server:
         limits: Limits,
         spell: Spell = plain,
         websockets: Container[str] = frozenset(),
+        hand_over: HandOver | None = None,
     ) -> None:
+        self._hand_over = hand_over
         self._spell = spell
         self._websockets = websockets
         self._limits = limits
@@ -76,6 +98,10 @@ class Server:
         self._connections: set[Connection] = set()
         self.addresses: list[tuple[str, int]] = []
         """Where it listens: host and port, the first one first."""
+        self.listeners: tuple[trio.SocketListener, ...] = ()
+        """The same, as sockets."""
+        self.nursery: trio.Nursery | None = None
+        """Where its connections are served, while it is open."""
 
     @property
     def connections(self) -> int:
@@ -125,8 +151,15 @@ class Server:
             await connection.lose()
         return bool(chosen)
 
-    async def connected(self, stream: trio.SocketStream) -> None:
-        """Serve one client until its connection ends."""
+    def adopt(self, connection: socket.socket, ahead: bytes) -> None:
+        """Serve a client whose first request, *ahead*, another process has read."""
+        assert self.nursery is not None, "only an open server adopts"
+        connection.setblocking(False)
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(connection))
+        self.nursery.start_soon(self.connected, stream, ahead)
+
+    async def connected(self, stream: trio.SocketStream, ahead: bytes = b"") -> None:
+        """Serve one client until its connection ends; *ahead* was read of it before."""
         if self.limit <= self.connections < self._limits.connections:
             # There are fewer descriptors than connections are wanted.
             while self.connections >= self.limit and await self._make_room(1):
@@ -145,6 +178,8 @@ class Server:
             lambda: self._is_ending,
             self._spell,
             self._websockets,
+            self._hand_over,
+            ahead,
         )
         self._connections.add(connection)
         try:
@@ -196,6 +231,7 @@ async def open_server(
     drain: float = DRAIN_SECONDS,
     spell: Spell = plain,
     websockets: Container[str] = frozenset(),
+    sharing: Sharing = ALONE,
 ) -> AsyncIterator[Server]:
     """Serve *app* at an address for as long as the context lasts.
 
@@ -209,13 +245,14 @@ async def open_server(
       spell: Makes the answer to an error that the application never hears of; by default text.
       websockets: Paths at which the application takes WebSockets; elsewhere a request for one is
         answered as if it had not asked (RFC 9110, section 7.8).
+      sharing: What other processes do of the work.
 
     Raises:
       AddressUnavailable: if the address cannot be listened on.
 
     """
     descriptors = raise_descriptor_limit()
-    server = Server(app, limits, spell, websockets)
+    server = Server(app, limits, spell, websockets, sharing.hand_over)
     # The rest is for peers, files and what a connection needs besides its own.
     server.limit = min(limits.connections, max(MIN_CONNECTIONS, int(descriptors * SHARE)))
     listeners: list[trio.SocketListener] = []
@@ -226,23 +263,28 @@ async def open_server(
         if number != port or not number
     ]
     try:
-        for number, remedy in wanted:
+        for number, remedy in () if sharing.sockets else wanted:
             opened = await _listen(host, number, remedy)
             listeners += opened
-            bound = opened[0].socket.getsockname()
-            server.addresses.append((str(bound[0]), int(bound[1])))
+            server.addresses.append(_address_of(opened[0]))
     except AddressUnavailable:
         for listener in listeners:
             await listener.aclose()
         raise
+    for each in sharing.sockets:
+        listeners.append(trio.SocketListener(trio.socket.from_stdlib_socket(each)))
+        server.addresses.append(_address_of(listeners[-1]))
+    server.listeners = tuple(listeners)
     async with open_background() as nursery:
+        server.nursery = nursery
         accepting = trio.CancelScope()
 
         async def accept() -> None:
             with accepting:
                 await server.serve(listeners, connections=nursery)
 
-        nursery.start_soon(accept)
+        if sharing.accepts:
+            nursery.start_soon(accept)
         nursery.start_soon(server.sweep)
         try:
             yield server
@@ -252,6 +294,11 @@ async def open_server(
             await server.drain(drain)
         finally:
             await server.end()
+
+
+def _address_of(listener: trio.SocketListener) -> tuple[str, int]:
+    bound = listener.socket.getsockname()
+    return str(bound[0]), int(bound[1])
 
 
 async def _listen(host: str, port: int, remedy: str) -> list[trio.SocketListener]:
