@@ -286,7 +286,7 @@ class SessionPool:
         if is_news:
             self._signal()
 
-    async def serve_call(self, call: ServerCall) -> None:
+    def serve_call(self, call: ServerCall) -> None:
         """Never called: the rules of a session refuse a listener that asks."""
         raise AssertionError("a listener asked")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
 
 import attrs
 import trio
@@ -41,7 +40,7 @@ from ._adverts import DEFAULT_REPORT_DELAY_SECONDS, Adverts
 from ._lane import DRAIN_SECONDS, LaneStatistics, RunningLane
 from ._lanes import Lanes, OneOrMore, each_of
 from ._outcomes import Outcomes
-from ._recording import MAX_SECONDS, Recording
+from ._recording import Reader, Recording
 from ._recordings import Recordings, RecordingStatistics
 from ._reports import Reports
 from .members import Askers, MemberUsage
@@ -223,84 +222,44 @@ class Executor:
 
     # ---- requests ----
 
-    async def serve_call(self, call: ServerCall) -> None:
-        """Answer one request, whatever happens."""
+    def serve_call(self, call: ServerCall) -> None:
+        """Have one request answered; `ended` is called at its end, whatever happens."""
         self._calls += 1
         machine = self.askers.machine(call)
-        served = partial(self._reports.served, call, machine, trio.current_time())
+        reader = Reader(call, self, arrived_at=trio.current_time(), machine=machine)
         try:
-            response = await self._settle(call)
-            if response.status == "refused":
-                self._refused += 1
-            call.respond(_with_load(response, self, call.minor))
-            served(response)
-        except trio.Cancelled:
-            self._cancelled += 1
-            served(None)
-            raise
-        finally:
-            self._calls -= 1
-            self._quiet.set()
-
-    async def _settle(self, call: ServerCall) -> CommandResponse:
-        """How the request of *call* ends."""
-        request = call.request
-        limit = min(MAX_SECONDS, request.timeout or MAX_SECONDS)
-        try:
-            with trio.move_on_after(limit) as scope:
-                return await self._respond(call, scope)
+            self._begin(reader)
         except PunchError as error:
-            return self._outcomes.failure(request, error)
-        return self._outcomes.timeout(request)
+            self.ended(reader, self._outcomes.failure(call.request, error))
 
-    async def _respond(self, call: ServerCall, scope: trio.CancelScope) -> CommandResponse:
+    def _begin(self, reader: Reader) -> None:
+        call = reader.call
         request = call.request
         check_request(request)
         if request.command == "ping":
-            return self._outcomes.response(request, "success")
-        if request.command == "capabilities":
+            self.ended(reader, self._outcomes.response(request, "success"))
+        elif request.command == "capabilities":
             capability = self.askers.told(call, self.capability())
-            return self._outcomes.response(request, "success", capability=capability)
-        recording = self._recording(call, scope)
-        response = await self._read(call, recording, scope)
-        result = response.result
-        if result is None or not request.stream:
-            return response
-        # The text was sent in chunks already, and so was what came before it.
-        reasoning = "" if recording.has_thoughts else result.reasoning
-        return attrs.evolve(response, result=attrs.evolve(result, text="", reasoning=reasoning))
+            self.ended(reader, self._outcomes.response(request, "success", capability=capability))
+        else:
+            call.left = reader.left
+            self._recording(reader).join(reader)
 
-    def _recording(self, call: ServerCall, scope: trio.CancelScope) -> Recording:
-        """The recording for *call*: the one that is there already, or a new one."""
+    def _recording(self, reader: Reader) -> Recording:
+        """The recording for *reader*: the one that is there already, or a new one."""
+        call, now = reader.call, reader.arrived_at
         request = call.request
-        now, mark = trio.current_time(), fingerprint(request)
+        mark = fingerprint(request)
         recording = self._recordings.find(call.dialer, request, mark, now=now)
         if recording is None:
             if self._draining:
                 raise PeerRefused("shutting down")
-            asker = self.askers.within(call, request)
+            asker = self.askers.within(call, reader.machine)
             lane, offer = self.lanes.choose(request, asker.caps)
-            recording = self._recordings.open(call.dialer, request, mark)
-            recording.asker, request = asker, asker.caps.within(request)
-            self._nursery.start_soon(
-                self._make, lane, recording, request, offer, now, scope.deadline
-            )
+            recording = self._recordings.open(call.dialer, request, mark, asker)
+            request = asker.caps.within(request)
+            self._nursery.start_soon(self._make, lane, recording, request, offer, now)
         return recording
-
-    async def _read(
-        self, call: ServerCall, recording: Recording, scope: trio.CancelScope
-    ) -> CommandResponse:
-        reader = recording.join(call)
-        comes_back = False
-        try:
-            return await recording.follow(reader)
-        except trio.Cancelled:
-            call.tokens = max(call.tokens, recording.tokens)
-            # Neither cancelled by the dialer nor out of time: the session broke, and may return.
-            comes_back = not call.unwanted and not scope.cancel_called
-            raise
-        finally:
-            recording.leave(reader, comes_back=comes_back)
 
     async def _make(
         self,
@@ -309,13 +268,52 @@ class Executor:
         request: CommandRequest,
         offer: ModelOffer,
         arrived_at: float,
-        deadline: float,
     ) -> None:
-        """Have the answer made, in a task of its own: its first reader may leave before it ends."""
+        """Have the answer made, in a task of its own: the session of its dialer may end first."""
         try:
-            await lane.make(recording, request, offer, arrived_at=arrived_at, deadline=deadline)
+            await lane.make(recording, request, offer, arrived_at=arrived_at)
         finally:
             self._recordings.finish(recording, now=trio.current_time())
+
+    def follow(self, reader: Reader) -> None:
+        """Pass an answer on to a reader that needs a task of its own."""
+        self._nursery.start_soon(self._follow, reader)
+
+    async def _follow(self, reader: Reader) -> None:
+        recording, request, response = reader.recording, reader.call.request, None
+        assert reader.scope is not None
+        try:
+            with reader.scope:
+                response = await recording.follow(reader)
+        except PunchError as error:
+            response = self._outcomes.failure(request, error)
+        if not reader.is_over:
+            recording.leave(reader, comes_back=False)
+            reader.end(response or self._outcomes.timeout(request))
+
+    def ended(self, reader: Reader, response: CommandResponse | None) -> None:
+        """Tell the dialer how its request ended, and count it; `None` if the dialer has left."""
+        if response is None:
+            self._cancelled += 1
+        else:
+            self._refused += response.status == "refused"
+            reader.call.respond(self._as_told(response, reader))
+        self._reports.served(reader.call, reader.machine, reader.arrived_at, response)
+        self._calls -= 1
+        if not self._calls:
+            self._quiet.set()
+
+    def _as_told(self, response: CommandResponse, reader: Reader) -> CommandResponse:
+        """*response* with the load of now, and without what was sent in chunks already."""
+        result = response.result
+        lane = next((lane for lane in self.lanes if lane.id == response.lane), None)
+        if result is not None and reader.is_streaming:
+            thought = "" if reader.recording.has_thoughts else result.reasoning
+            result = attrs.evolve(result, text="", reasoning=thought)
+        if lane is None or reader.call.minor < 1:
+            # A dialer of minor 0 knows of no lanes.
+            return attrs.evolve(response, result=result, load=self.load(), lane=None)
+        return attrs.evolve(response, result=result, load=lane.load())
 
     # ---- the end ----
 
@@ -342,14 +340,6 @@ class Executor:
             while sessions:
                 self._left = trio.Event()
                 await self._left.wait()
-
-
-def _with_load(response: CommandResponse, executor: Executor, minor: int) -> CommandResponse:
-    """The response with the load of now: of its lane, for a dialer that knows of lanes."""
-    lane = next((lane for lane in executor.lanes if lane.id == response.lane), None)
-    if minor < 1 or lane is None:
-        return attrs.evolve(response, load=executor.load(), lane=None)
-    return attrs.evolve(response, load=lane.load())
 
 
 @asynccontextmanager

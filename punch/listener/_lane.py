@@ -127,7 +127,7 @@ def check_own(backend: Backend, offer: ModelOffer) -> None:
         raise OfferUnavailable(f"{offer.name} lies on machines of other owners, too, by now")
 
 
-def _by_its_name(request: CommandRequest, offer: ModelOffer) -> CommandRequest:
+def _named(request: CommandRequest, offer: ModelOffer) -> CommandRequest:
     """*request* for the model of *offer*, as the backend calls it."""
     return request if request.model == offer.name else attrs.evolve(request, model=offer.name)
 
@@ -260,7 +260,6 @@ class RunningLane:
         offer: ModelOffer,
         *,
         arrived_at: float,
-        deadline: float,
     ) -> None:
         """Make the answer into *recording*, which always has an end after this, if it is read.
 
@@ -269,27 +268,30 @@ class RunningLane:
           request: What to answer.
           offer: What to answer with.
           arrived_at: When the request came, in seconds.
-          deadline: Until when a slot must be free, in seconds.
 
         """
         self._under_way.add(recording)
         try:
             with recording.scope:
                 try:
-                    response = await self._generate(recording, request, offer, arrived_at, deadline)
+                    response = await self._generate(recording, request, offer, arrived_at)
                 except Exception as error:  # noqa: BLE001 - becomes the response
                     self._note(error)
-                    response = self._outcomes.failure(request, error, recording.text)
-                    response = attrs.evolve(response, lane=self.id)
+                    failure = self._outcomes.failure(request, error, recording.text)
+                    response = attrs.evolve(failure, lane=self.id)
                 recording.end(response)
-            if recording.scope.cancelled_caught and recording.readers:
-                # Its time is up, and a reader that joined late still waits for it.
-                why = f"lane {self.id} was removed" if self.is_draining else TOO_LONG
-                recording.end(self._outcomes.failure(request, BackendError(why)))
+            if recording.scope.cancelled_caught:
+                recording.end(self._cut_off(recording, request))
         finally:
             self._under_way.discard(recording)
             ended, self._ended = self._ended, trio.Event()
             ended.set()
+
+    def _cut_off(self, recording: Recording, request: CommandRequest) -> CommandResponse:
+        if recording.is_time_up(trio.current_time()):
+            return self._outcomes.timeout(request)
+        why = f"lane {self.id} was removed" if self.is_draining else TOO_LONG
+        return self._outcomes.failure(request, BackendError(why))
 
     async def _generate(
         self,
@@ -297,16 +299,14 @@ class RunningLane:
         request: CommandRequest,
         offer: ModelOffer,
         arrived_at: float,
-        deadline: float,
     ) -> CommandResponse:
         backend, slots = self.backend, self.slots
-        work = self._workload.plan(recording, request, offer)
-        request = _by_its_name(request, offer)
+        work, request = self._workload.plan(recording, request, offer), _named(request, offer)
         try:
             await slots.acquire(
                 work.ticket,
                 partial(self._queued, recording),
-                limit=deadline - trio.current_time(),
+                limit=recording.scope.deadline - trio.current_time(),
                 own_seconds=self.speeds.prefill_seconds(offer.name, work.ticket.prompt_tokens),
             )
         except NoRoom as full:

@@ -1,5 +1,8 @@
 """Holds an answer while it is made and after, and passes it on to its readers at their own pace.
 
+The task that makes an answer passes it on as well. A reader has a task of its own only once it
+needs one: it is behind, gathers text, or is not the only one, so that its time is its own.
+
 * A reader that leaves on purpose leaves for good. A reader whose session broke may come back: the
   answer is made on for `GRACE_SECONDS`.
 * No answer is made for longer than its readers gave it, nor for longer than `MAX_SECONDS`,
@@ -20,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from hashlib import blake2b
+from typing import Protocol
 
 import trio
 
@@ -59,15 +63,16 @@ class Recording:
     """An answer that is being made, or was; readable from its beginning by any number of readers.
 
     The task that makes it runs in `scope` and calls `say`, `begin`, `add` and at last `end`.
-    Readers wait in `follow`.
     """
 
-    def __init__(self, dialer: PeerId, request: CommandRequest, mark: bytes) -> None:
+    def __init__(
+        self, dialer: PeerId, request: CommandRequest, mark: bytes, asker: Asker | None = None
+    ) -> None:
         self.key = key_of(dialer, request)
         self.fingerprint = mark
         self.scope = trio.CancelScope()
-        """Cancelled when the last reader has left, or when the time is up."""
-        self.asker = Asker(claimant=dialer)
+        """Cancelled when the last reader has left, or when the time of all is up."""
+        self.asker = asker or Asker(claimant=dialer)
         """Who asks for it."""
         self.provenance: Provenance | None = None
         """Where the answer comes from, once the backend works on it."""
@@ -79,17 +84,14 @@ class Recording:
         self.first_text_at: float | None = None
         """When the first text came, in seconds."""
         self._parts: list[tuple[str, int]] = []
-        self._readers: list[Reader] = []
-        self._changed = trio.Event()
-        self._turned = trio.Event()
-        self._taken = trio.Event()
+        self._readers: tuple[Reader, ...] = ()
+        self._taken: trio.Event | None = None
         self._progress: Callable[[ServerCall], None] | None = None
         self.has_thoughts = False
         """Whether anything that was thought was told as it came."""
         self._silent_tokens = 0
         self._sign_at = -math.inf
         self._latest: float | None = None
-        self._until = -math.inf
 
     @property
     def text(self) -> str:
@@ -105,11 +107,12 @@ class Recording:
             progress(reader.call)
 
     def begin(self, provenance: Provenance) -> None:
-        """Note that the backend has begun, and wake the readers."""
+        """Tell the readers that the backend has begun."""
         self.provenance = provenance
         self._progress = None
         self._sign_at = trio.current_time() + SIGN_SECONDS
-        self._turn()
+        for reader in self._readers:
+            reader.start(provenance, None)
 
     async def add(self, text: str, tokens: int) -> None:
         """The next part; waits until the most advanced reader has passed on the ones before.
@@ -133,7 +136,8 @@ class Recording:
             self._silent_tokens += tokens
         if tokens and trio.current_time() >= self._sign_at:
             self._give_sign(text)
-        await trio.lowlevel.checkpoint()
+        # No turn for all other tasks at each token: a backend waits for its next one itself.
+        await trio.lowlevel.checkpoint_if_cancelled()
 
     def _counted(self, prompt: PromptCount) -> None:
         """Tell the readers that show an answer as it comes how long the prompt was."""
@@ -147,48 +151,59 @@ class Recording:
         self._parts.append((text, tokens))
         is_thought = type(text) is Thought
         self.has_thoughts |= is_thought
-        asleep = False
         for reader in self._readers:
             if is_thought and not reader.takes_thoughts:
                 # It has nothing to send, and must not be waited for.
-                asleep |= reader.is_catching_up
-            else:
-                asleep |= not self._hand_on(reader, len(text))
-        if asleep:
-            self._wake()
+                reader.wake()
+            elif reader.is_streaming:
+                self._hand_on(reader, len(text))
 
     def _give_sign(self, text: str) -> None:
         """Send a sign of life to the readers that do not get *text* now."""
         self._sign_at = trio.current_time() + SIGN_SECONDS
         for reader in self._readers:
             is_told = reader.is_streaming and (type(text) is not Thought or reader.takes_thoughts)
-            if reader.has_started and not (text and is_told):
+            if not (text and is_told):
                 reader.call.progress("working")
 
-    def _hand_on(self, reader: Reader, size: int) -> bool:
-        """Send an up-to-date reader its parts from this task, or let them gather; false: wake it.
+    def _hand_on(self, reader: Reader, size: int) -> None:
+        """Send an up-to-date reader its parts from this task, or let them gather.
 
-        Waking the reader's own task for it would cost half as much again.
+        Waking a task of the reader's own for it would cost half as much again.
         """
-        if not reader.is_streaming:
-            return True
         if reader.is_catching_up:
-            return False
-        if reader.hold(size):
-            return True
+            reader.wake()
+        elif reader.hold(size):
+            if not reader.is_followed:
+                reader.follow()
+        else:
+            self._send(reader)
+
+    def _send(self, reader: Reader) -> None:
+        """Send the parts that are there, from the reader's own task if that has to wait."""
         runs = _runs(self._parts[reader.place :], reader.takes_thoughts)
         # What was thought and what was said since leave as two messages, from the reader's task.
-        if len(runs) != 1 or not reader.call.send_now(*runs[0]):
+        if len(runs) > 1 or (runs and not reader.call.send_now(*runs[0])):
             reader.is_catching_up = True
-            return False
-        reader.passed_on(len(self._parts))
-        return True
+            reader.follow()
+        elif runs:
+            reader.passed_on(len(self._parts))
 
     def end(self, response: CommandResponse) -> None:
-        """Note how the answer ended, and wake the readers."""
+        """Note how the answer ended, and tell the readers."""
         self.response = response
+        for reader in self._readers:
+            self._finish(reader)
         self._join_parts()
-        self._turn()
+
+    def _finish(self, reader: Reader) -> None:
+        if reader.is_streaming and not reader.is_followed:
+            self._send(reader)
+        if reader.is_followed:
+            reader.follow()
+        elif not reader.is_over:
+            self.leave(reader, comes_back=False)
+            reader.end(self.response)
 
     def _join_parts(self) -> None:
         """Hold a finished text as one part and not as a thousand, once no reader is within it."""
@@ -206,15 +221,10 @@ class Recording:
             for reader in readers
         )
 
-    def _wake(self) -> None:
-        changed, self._changed = self._changed, trio.Event()
-        changed.set()
-
-    def _turn(self) -> None:
-        """Wake all readers, those included that are not woken for each part."""
-        turned, self._turned = self._turned, trio.Event()
-        turned.set()
-        self._wake()
+    def go_on(self) -> None:
+        """Wake the task that makes the answer, if it waits for a reader."""
+        if self._taken is not None:
+            self._taken.set()
 
     # ---- for its readers ----
 
@@ -223,88 +233,64 @@ class Recording:
         """Whether there is, or will be, an answer to read."""
         return self.response is not None or not self.scope.cancel_called
 
-    @property
-    def readers(self) -> int:
-        """How many read it now."""
-        return len(self._readers)
+    def is_time_up(self, now: float) -> bool:
+        """Whether none of its readers would wait any longer."""
+        return all(now >= reader.deadline for reader in self._readers)
 
-    def join(self, call: ServerCall) -> Reader:
-        """A new reader from the beginning, for *call*; it must `leave`."""
-        reader = Reader(call)
-        self._readers.append(reader)
-        self.scope.deadline = self._allow(call.request.timeout)
+    def join(self, reader: Reader) -> None:
+        """Add a reader, which gets the answer from the beginning."""
+        reader.recording = self
+        self._readers = (*self._readers, reader)
+        if self._latest is None:
+            self._latest = reader.arrived_at + MAX_SECONDS
+        longest = max(each.deadline for each in self._readers)
+        self.scope.deadline = min(self._latest, longest)
         # A reader that takes the answer whole applies no back-pressure: wake the producer, which
         # may have waited for a slow one.
-        self._taken.set()
+        self.go_on()
         if self._progress is not None:
-            self._progress(call)
-        return reader
-
-    def _allow(self, timeout: float | None) -> float:
-        """Until when the answer may be made, now that a reader waits *timeout* seconds."""
-        now = trio.current_time()
-        if self._latest is None:
-            self._latest = now + MAX_SECONDS
-        patience = MAX_SECONDS if timeout is None else timeout + GRACE_SECONDS
-        self._until = max(self._until, min(self._latest, now + patience))
-        return self._until
+            self._progress(reader.call)
+        if self.provenance is not None:
+            reader.start(self.provenance, self._prompt)
+        if self.response is not None:
+            self._finish(reader)
+            return
+        if self._parts and reader.is_streaming:
+            reader.is_catching_up = True
+            reader.follow()
+        if len(self._readers) > 1:
+            # The time of one is not that of another.
+            for each in self._readers:
+                each.follow()
 
     def leave(self, reader: Reader, *, comes_back: bool) -> None:
         """Remove *reader*; without readers the work is cancelled, at once or after the grace."""
-        self._readers.remove(reader)
-        self._taken.set()
+        self._readers = tuple(each for each in self._readers if each is not reader)
+        self.go_on()
         if self._readers:
             return
         if self.response is not None:
             self._join_parts()
         elif comes_back:
-            self.scope.deadline = min(self._until, trio.current_time() + GRACE_SECONDS)
+            self.scope.deadline = min(self.scope.deadline, trio.current_time() + GRACE_SECONDS)
         else:
             self.scope.cancel()
 
     async def follow(self, reader: Reader) -> CommandResponse:
         """Pass everything on to *reader* as it comes; the response at its end, with the whole text.
 
+        For the task of a reader that needs one, see `Reader.follow`.
+
         Raises:
           RequestCancelled: if the reader's dialer reads nothing for too long.
 
         """
         while True:
-            if self.provenance is not None and not reader.has_started:
-                reader.start(self.provenance, self._prompt)
-            is_over = self.response is not None
-            if (
-                reader.has_started
-                and reader.is_streaming
-                and (is_over or not reader.is_holding_back)
-            ):
-                await self._pass_on(reader)
+            if reader.is_streaming and (self.response is not None or not reader.is_holding_back):
+                await reader.pass_on(self._parts)
             if self.response is not None:
                 return self.response
-            await reader.wait(self._changed if reader.is_streaming else self._turned)
-
-    async def _pass_on(self, reader: Reader) -> None:
-        """Send the parts that are there, a piece at a time."""
-        parts = self._parts
-        reader.is_catching_up = True
-        while reader.place < len(parts):
-            end, size = reader.place, 0
-            while end < len(parts) and (size < PIECE_CHARACTERS or end == reader.place):
-                size += len(parts[end][0])
-                end += 1
-            while not reader.takes_thoughts and type(parts[end - 1][0]) is Thought:
-                # Their tokens go with the text that follows.
-                end -= 1
-                if end == reader.place:
-                    reader.is_catching_up = False
-                    # Who makes the answer may wait for a reader that seemed to be behind.
-                    self._taken.set()
-                    return
-            for text, tokens in _runs(parts[reader.place : end], reader.takes_thoughts):
-                await reader.call.send_text(text, tokens)
-            reader.passed_on(end)
-            self._taken.set()
-        reader.is_catching_up = False
+            await reader.wait()
 
 
 def _runs(parts: list[tuple[str, int]], takes_thoughts: bool) -> list[tuple[str, int]]:
@@ -333,12 +319,9 @@ def _runs(parts: list[tuple[str, int]], takes_thoughts: bool) -> list[tuple[str,
 
 def _believed(prompt: PromptCount) -> PromptCount:
     """*prompt* with numbers that can travel."""
-    tokens, cached = prompt.tokens, prompt.cached
-    return PromptCount(_bounded(tokens), None if cached is None else _bounded(cached))
-
-
-def _bounded(tokens: int) -> int:
-    return max(0, min(tokens, MAX_TOKENS))
+    tokens = max(0, min(prompt.tokens, MAX_TOKENS))
+    cached = prompt.cached
+    return PromptCount(tokens, None if cached is None else max(0, min(cached, MAX_TOKENS)))
 
 
 def _joined(texts: list[str]) -> str:
@@ -347,29 +330,94 @@ def _joined(texts: list[str]) -> str:
     return Thought(text) if type(texts[0]) is Thought else text
 
 
-class Reader:
-    """The place of one call in a recording."""
+class Answering(Protocol):
+    """What a reader needs of the listener."""
 
-    def __init__(self, call: ServerCall) -> None:
+    def follow(self, reader: Reader) -> None:
+        """Have `Recording.follow` pass the answer on to *reader*, in a task and in its scope."""
+        ...
+
+    def ended(self, reader: Reader, response: CommandResponse | None) -> None:
+        """Tell the dialer of *reader* how its request ended; `None` if it has left."""
+        ...
+
+
+class Reader:
+    """The place of one call in a recording.
+
+    Args:
+      call: The call.
+      answering: Runs its task, and is told of its end.
+      arrived_at: When the call came, in seconds.
+      machine: The machine of its dialer, in a closed namespace.
+
+    """
+
+    recording: Recording
+    """What it reads; set by `Recording.join`."""
+
+    def __init__(
+        self,
+        call: ServerCall,
+        answering: Answering,
+        *,
+        arrived_at: float,
+        machine: PeerId | None = None,
+    ) -> None:
         self.call = call
+        self.arrived_at = arrived_at
+        self.machine = machine
+        request = call.request
+        self.deadline = arrived_at + min(MAX_SECONDS, request.timeout or MAX_SECONDS)
+        """When its time is up, in seconds."""
         self.takes_thoughts = call.minor >= 1
         """The call is told what the model thinks."""
-        self.is_streaming = call.request.stream
+        self.is_streaming = request.stream
         """The call takes the answer in parts; otherwise whole, at the end."""
-        self.has_started = False
-        """The call has been sent the provenance."""
+        self.is_over = False
+        """The call was answered, or has left."""
         self.place = 0
         """Parts passed on."""
-        self.is_catching_up = True
-        """Parts are passed on in the call's own task; otherwise by the task that makes them."""
-        self._interval = call.request.stream_interval
+        self.is_catching_up = False
+        """Parts are passed on in the reader's own task; otherwise by the task that makes them."""
+        self.scope: trio.CancelScope | None = None
+        """Of its own task; `None` while it has none."""
+        self._answering = answering
+        self._news: trio.Event | None = None
+        self._interval = request.stream_interval
         self._next_at = -math.inf
         self._held = 0
-        self._nap = trio.CancelScope()
+        self._nap: trio.CancelScope | None = None
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether it has a task of its own, which also ends it."""
+        return self.scope is not None
+
+    def follow(self) -> None:
+        """Have a task of its own look at what there is for it."""
+        if self.scope is not None:
+            self.wake()
+        elif not self.is_over:
+            self.scope = trio.CancelScope(deadline=self.deadline)
+            self._answering.follow(self)
+
+    def left(self) -> None:
+        """Its dialer has cancelled, or lost its session and may come back."""
+        call, recording = self.call, self.recording
+        call.tokens = max(call.tokens, recording.tokens)
+        recording.leave(self, comes_back=not call.unwanted)
+        self.end(None)
+
+    def end(self, response: CommandResponse | None) -> None:
+        """Note that it gets no more; *response* is how its request ended, `None` if it left."""
+        self.is_over = True
+        if self.scope is not None:
+            self.scope.cancel()
+        self._answering.ended(self, response)
 
     def start(self, provenance: Provenance, prompt: PromptCount | None) -> None:
         """Say where the answer comes from, and how long the prompt is if that is known."""
-        self.has_started = True
         self.call.started(provenance)
         if prompt is not None:
             self.counted(prompt)
@@ -377,7 +425,7 @@ class Reader:
     def counted(self, prompt: PromptCount) -> None:
         """Say how long the prompt is, to a call that shows an answer as it comes."""
         # One that gathers text shows none before the end, and hears of the prompt there.
-        if self.has_started and self.is_streaming and not self._interval:
+        if self.is_streaming and not self._interval:
             self.call.counted(prompt)
 
     def hold(self, size: int) -> bool:
@@ -390,7 +438,8 @@ class Reader:
         self._held += size
         if self._held >= PIECE_CHARACTERS or trio.current_time() >= self._next_at:
             return False
-        self._nap.deadline = self._latest
+        if self._nap is not None:
+            self._nap.deadline = self._latest
         return True
 
     @property
@@ -402,17 +451,46 @@ class Reader:
     def _latest(self) -> float:
         return self._next_at + self._interval
 
-    async def wait(self, news: trio.Event) -> None:
-        """Wait for news, or until the held parts must be sent."""
+    def wake(self) -> None:
+        """Have its task look again, if it has one that waits."""
+        if self._news is not None:
+            self._news.set()
+
+    async def wait(self) -> None:
+        """Wait until it is woken, or until the held parts must be sent."""
+        self._news = trio.Event()
         if not self._interval:
-            await news.wait()
+            await self._news.wait()
             return
         with trio.CancelScope(deadline=self._latest if self._held else math.inf) as self._nap:
-            await news.wait()
+            await self._news.wait()
+
+    async def pass_on(self, parts: list[tuple[str, int]]) -> None:
+        """Send the *parts* that are there, a piece at a time, from its own task."""
+        self.is_catching_up = True
+        while self.place < len(parts):
+            end, size = self.place, 0
+            while end < len(parts) and (size < PIECE_CHARACTERS or end == self.place):
+                size += len(parts[end][0])
+                end += 1
+            while not self.takes_thoughts and type(parts[end - 1][0]) is Thought:
+                # Their tokens go with the text that follows.
+                end -= 1
+                if end == self.place:
+                    self.is_catching_up = False
+                    # Who makes the answer may wait for a reader that seemed to be behind.
+                    self.recording.go_on()
+                    return
+            for text, tokens in _runs(parts[self.place : end], self.takes_thoughts):
+                await self.call.send_text(text, tokens)
+            self.passed_on(end)
+            self.recording.go_on()
+        self.is_catching_up = False
 
     def passed_on(self, place: int) -> None:
         """Note that the call has all parts before *place*."""
         self.place = place
         if self._interval:
             self._held, self._next_at = 0, trio.current_time() + self._interval
-            self._nap.deadline = math.inf
+            if self._nap is not None:
+                self._nap.deadline = math.inf

@@ -22,6 +22,7 @@ from ..capability import PeerId
 from ..exceptions import RequestConflict
 from ..wire import CommandRequest, Completion
 from ._recording import Key, Recording, key_of
+from .members import Asker
 
 # A finished answer is kept so long: more than the 60 s that clients such as OpenAI's wait before
 # they ask again, and more than a dialer needs to find its way back.
@@ -98,9 +99,15 @@ class Recordings:
             )
         return found
 
-    def open(self, dialer: PeerId, request: CommandRequest, mark: bytes) -> Recording:
-        """A recording of a request that is not known."""
-        recording = Recording(dialer, request, mark)
+    def open(
+        self,
+        dialer: PeerId,
+        request: CommandRequest,
+        mark: bytes,
+        asker: Asker | None = None,
+    ) -> Recording:
+        """A recording of a request that is not known, which *asker* asks for."""
+        recording = Recording(dialer, request, mark, asker)
         self._running[recording.key] = recording
         return recording
 

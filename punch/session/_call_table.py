@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from ..exceptions import PeerError
 from ..wire import (
-    Cancel,
     Chunk,
     Credit,
     Progress,
@@ -17,7 +16,7 @@ from ..wire import (
 )
 from ._calls import ClientCall, ServerCall
 
-AboutCalls = Chunk | Reasoning | Progress | Started | Response | Cancel | Credit
+AboutCalls = Chunk | Reasoning | Progress | Started | Response | Credit
 """Messages about a call that there is already."""
 
 
@@ -52,10 +51,6 @@ class CallTable:
                     call.add(response)
                 elif call := self.cancelled.pop(response.request_id, None):
                     call.confirm(response.usage.completion_tokens)
-            case Cancel(request_id=request_id):
-                if served := self.served.get(request_id):
-                    served.unwanted = True
-                    served.cancel_scope.cancel()
             case Credit(request_id=request_id):
                 if served := self.served.get(request_id):
                     served.caught_up()
@@ -70,18 +65,12 @@ class CallTable:
         self.cancelled[request_id] = call
         return True
 
-    def forget(self, call: ServerCall) -> None:
-        """Remove *call*, which is answered."""
-        request_id = call.request.request_id
-        # The dialer may have used the id again the moment it had the response.
-        if self.served.get(request_id) is call:
-            del self.served[request_id]
-
     def fail(self, error: PeerError) -> None:
         """End all calls: the session is over, because of *error*."""
         calls = [*self.asked.values(), *self.cancelled.values()]
-        self.asked, self.cancelled = {}, {}
+        served = self.served
+        self.asked, self.cancelled, self.served = {}, {}, {}
         for call in calls:
             call.fail(error)
-        for served in self.served.values():
-            served.cancel_scope.cancel()
+        for one in served.values():
+            one.leave(unwanted=False)

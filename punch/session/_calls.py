@@ -251,17 +251,15 @@ class ServerCall:
 
     def __init__(self, session: CallSession, request: CommandRequest) -> None:
         self.request = request
-        self.cancel_scope = trio.CancelScope()
-        """Cancelled when the dialer cancels or its session ends."""
         self.unwanted = False
         """True if the dialer has cancelled. If only its session ended, the dialer may come back
         for the answer."""
+        self.left: Callable[[], None] | None = None
+        """Called once if the dialer cancels, or its session ends, before `respond` was called."""
         self.tokens = 0
         """Tokens sent so far."""
         self._session = session
-        self.answered = False
-        """True once `respond` was called."""
-        self._credited = trio.Event()
+        self._credited: trio.Event | None = None
 
     @property
     def dialer(self) -> PeerId:
@@ -280,7 +278,19 @@ class ServerCall:
 
     def caught_up(self) -> None:
         """Note that the dialer has read more of the answer; called by the session."""
-        self._credited.set()
+        if self._credited is not None:
+            self._credited.set()
+
+    def leave(self, *, unwanted: bool) -> None:
+        """Note that the dialer waits no longer; called by the session.
+
+        Args:
+          unwanted: It has cancelled; otherwise its session has ended.
+
+        """
+        self.unwanted = unwanted
+        if self.left is not None:
+            self.left()
 
     def progress(
         self,
@@ -379,5 +389,4 @@ class ServerCall:
 
     def respond(self, response: CommandResponse) -> None:
         """Send the end of the answer. Does nothing if the session has ended."""
-        self.answered = True
         self._session.answer(response)

@@ -79,7 +79,7 @@ FAREWELL_SECONDS = 1.0
 class SessionHandler(Protocol):
     """What a listener or a dialer does with its sessions.
 
-    No method may raise, and none but `serve_call` may block: the session's reader calls them.
+    No method may raise or block: the session's reader calls them.
     """
 
     @property
@@ -99,8 +99,8 @@ class SessionHandler(Protocol):
         """Note that a heartbeat came back after *seconds*."""
         ...
 
-    async def serve_call(self, call: ServerCall) -> None:
-        """Answer what a dialer asks, in a task of its own and inside the call's cancel scope."""
+    def serve_call(self, call: ServerCall) -> None:
+        """Begin to answer what a dialer asks; see `ServerCall.left` for its end."""
         ...
 
 
@@ -190,7 +190,7 @@ class PeerSession:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._outbox.run, self._finish)
                     nursery.start_soon(self._beat)
-                    await self._read(nursery)
+                    await self._read()
         finally:
             self._door.left(self)
             self.close("bye", "the session was closed")
@@ -227,8 +227,11 @@ class PeerSession:
         return True
 
     def answer(self, response: CommandResponse) -> None:
-        """Send the end of an answer, or an error in its place if it cannot travel."""
-        if not self.is_open:
+        """Send the end of an answer, or an error in its place if it cannot travel.
+
+        Does nothing if the call is over.
+        """
+        if not self.is_open or self._calls.served.pop(response.request_id, None) is None:
             return
         try:
             self._session.send(Response(response=response))
@@ -249,7 +252,7 @@ class PeerSession:
 
     # ---- the three tasks ----
 
-    async def _read(self, nursery: trio.Nursery) -> None:
+    async def _read(self) -> None:
         while self.ended is None:
             # A peer that reads nothing is not read: what it makes us say would pile up.
             if self.is_behind:
@@ -264,7 +267,7 @@ class PeerSession:
             try:
                 handled = 0
                 while (message := self._session.next_event()) is not None:
-                    self._handle(message, nursery)
+                    self._handle(message)
                     handled += 1
                     if handled % TURN_MESSAGES == 0:
                         await trio.lowlevel.checkpoint()
@@ -286,13 +289,17 @@ class PeerSession:
             if why is not None:
                 self._finish(PeerTimeout(why, peer_id=self.peer_id))
 
-    def _handle(self, message: Message, nursery: trio.Nursery) -> None:
+    def _handle(self, message: Message) -> None:
         match message:
-            case Chunk() | Reasoning() | Progress() | Started() | Response() | Cancel() | Credit():
+            case Chunk() | Reasoning() | Progress() | Started() | Response() | Credit():
                 self._calls.deliver(message, self._session.charged)
             case Request(request=request):
-                asked = self._calls.served[request.request_id] = ServerCall(self, request)
-                nursery.start_soon(self._serve, asked)
+                call = self._calls.served[request.request_id] = ServerCall(self, request)
+                self._handler.serve_call(call)
+            case Cancel(request_id=request_id):
+                if served := self._calls.served.get(request_id):
+                    served.leave(unwanted=True)
+                    served.respond(_cancelled(served, self._handler.peer_id))
             case Ping(nonce=nonce):
                 self.say(Pong(nonce=nonce))
             case Pong(nonce=nonce):
@@ -313,15 +320,6 @@ class PeerSession:
                 self._door.heard(self, message)
             case Goodbye(code=code, message=text):
                 self._lose(f"said goodbye ({code}): {quoted(text)}")
-
-    async def _serve(self, call: ServerCall) -> None:
-        try:
-            with call.cancel_scope:
-                await self._handler.serve_call(call)
-        finally:
-            self._calls.forget(call)
-        if not call.answered:
-            call.respond(_cancelled(call, self._handler.peer_id))
 
     # ---- what goes out ----
 
@@ -399,6 +397,7 @@ def _stranded(response: CommandResponse, error: LocalProtocolError) -> CommandRe
 def _refuse(calls: Iterable[ServerCall], executor: PeerId, reason: str) -> None:
     """End *calls*, whose dialer is let in no longer; another listener may not know that yet."""
     for call in tuple(calls):
+        call.leave(unwanted=False)
         call.respond(
             CommandResponse(
                 request_id=call.request.request_id,

@@ -550,10 +550,10 @@ async def lying(
     executor = (await swarm.listener(name, ScriptedBackend()))._executor
     honest = executor.serve_call
 
-    async def serve_call(call: ServerCall) -> None:
+    def serve_call(call: ServerCall) -> None:
         respond = call.respond
         monkeypatch.setattr(call, "respond", lambda response: respond(lie(response)))
-        await honest(call)
+        honest(call)
 
     monkeypatch.setattr(executor, "serve_call", serve_call)
 

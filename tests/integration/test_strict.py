@@ -54,11 +54,11 @@ class ByHand:
     def round_trip(self, session, seconds):
         pass
 
-    async def serve_call(self, call):
+    def serve_call(self, call):
         kind = "real" if answers == "real" else "simulated"
         provenance = Provenance(kind=kind, backend=name, model="forged", model_digest="ab" * 32)
         call.started(provenance)
-        await call.send_text("made up", 2)
+        assert call.send_now("made up", 2)
         call.respond(
             CommandResponse(
                 request_id=call.request.request_id,

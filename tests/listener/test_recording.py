@@ -17,7 +17,7 @@ from punch.capability import PeerId
 from punch.exceptions import GenerationFailed
 from punch.listener import Executor, OneOrMore, open_executor
 from punch.listener import _recording as limits
-from punch.listener._recording import GRACE_SECONDS, MAX_SECONDS, Recording, key_of
+from punch.listener._recording import GRACE_SECONDS, MAX_SECONDS, Reader, Recording, key_of
 from punch.listener._recordings import KEPT_ANSWERS, KEPT_BYTES, KEPT_SECONDS, Recordings
 from punch.session import ClientCall, PeerSession, ServerCall
 from punch.testing import MemoryNetwork, MemoryNode, MemoryStream, ScriptedBackend
@@ -68,7 +68,7 @@ class Nobody:
     def round_trip(self, session: PeerSession, seconds: float) -> None:
         """Fine."""
 
-    async def serve_call(self, call: ServerCall) -> None:
+    def serve_call(self, call: ServerCall) -> None:
         """Nobody asks it."""
 
 
@@ -659,16 +659,39 @@ class Listening(ServerCall):
         self.request = attrs.evolve(ASK, timeout=timeout)
 
 
+class Alone:
+    """A listener that has readers, and a nursery for those that need a task if the test has one."""
+
+    def __init__(self, nursery: trio.Nursery | None) -> None:
+        self.nursery = nursery
+
+    def follow(self, reader: Reader) -> None:
+        if self.nursery is not None:
+            self.nursery.start_soon(reader.recording.follow, reader)
+
+    def ended(self, reader: Reader, response: CommandResponse | None) -> None:
+        """Tell nobody."""
+
+
+def joined(recording: Recording, call: ServerCall, nursery: trio.Nursery | None = None) -> Reader:
+    """A reader of *recording* for *call*."""
+    reader = Reader(call, Alone(nursery), arrived_at=trio.current_time())
+    recording.join(reader)
+    return reader
+
+
 async def test_a_recording_lives_as_long_as_its_readers_gave_it(autojump_clock: MockClock) -> None:
-    """The one who waits longest counts, and the grace for coming back after that."""
+    """The one who waits longest counts; without any there is the grace for coming back."""
     recording = Recording(DIALER, ASK, b"")
     began = trio.current_time()
-    recording.join(Listening(timeout=100.0))
-    recording.join(Listening(timeout=10.0))
-    assert recording.scope.deadline == began + 100.0 + GRACE_SECONDS
+    readers = [joined(recording, Listening(timeout=timeout)) for timeout in (100.0, 10.0)]
+    assert recording.scope.deadline == began + 100.0
     await trio.sleep(50.0)
-    recording.join(Listening(timeout=80.0))
-    assert recording.scope.deadline == began + 130.0 + GRACE_SECONDS
+    readers.append(joined(recording, Listening(timeout=80.0)))
+    assert recording.scope.deadline == began + 130.0
+    for reader in readers:
+        recording.leave(reader, comes_back=True)
+    assert recording.scope.deadline == began + 50.0 + GRACE_SECONDS
 
 
 async def test_nobody_holds_a_slot_for_ever_by_coming_back(autojump_clock: MockClock) -> None:
@@ -676,12 +699,12 @@ async def test_nobody_holds_a_slot_for_ever_by_coming_back(autojump_clock: MockC
     recording = Recording(DIALER, ASK, b"")
     began = trio.current_time()
     while trio.current_time() < began + MAX_SECONDS - 5.0:
-        reader = recording.join(Listening(timeout=None))
+        reader = joined(recording, Listening(timeout=None))
         assert recording.scope.deadline <= began + MAX_SECONDS
         await trio.sleep(100.0)
         recording.leave(reader, comes_back=True)
         assert recording.scope.deadline <= trio.current_time() + GRACE_SECONDS
-    recording.join(Listening(timeout=10.0))
+    joined(recording, Listening(timeout=10.0))
     assert recording.scope.deadline == began + MAX_SECONDS
 
 
@@ -887,10 +910,8 @@ async def test_a_reader_of_minor_0_is_told_no_thoughts_and_all_their_tokens(
     """And whoever makes them never waits for it."""
     recording = Recording(DIALER, ASK, b"")
     call = Taking(minor, interval=interval)
-    reader = recording.join(call)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(recording.follow, reader)
-        await wait_all_tasks_blocked()
+        joined(recording, call, nursery)
         recording.begin(Provenance(kind="simulated", backend="test"))
         for part in (Thought("a"), Thought("b"), "c", Thought("d"), "e"):
             await recording.add(part, 1)
@@ -907,14 +928,15 @@ async def test_who_makes_thoughts_does_not_wait_for_a_reader_that_is_told_none(
     """Also where that reader has not looked yet, and so seems to be behind."""
     recording = Recording(DIALER, ASK, b"")
     call = Taking(0)
-    reader = recording.join(call)
     recording.begin(Provenance(kind="simulated", backend="test"))
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
+            reader = joined(recording, call, nursery)
+            reader.is_catching_up = True
             await recording.add(Thought("a"), 1)
             nursery.start_soon(recording.add, Thought("b"), 1)
             await wait_all_tasks_blocked()
-            nursery.start_soon(recording.follow, reader)
+            reader.follow()
             await wait_all_tasks_blocked()
             await recording.add("c", 1)
             recording.end(CommandResponse(request_id=ASK.request_id, status="success"))

@@ -52,10 +52,11 @@ class Handler:
 
     peer_id = PeerId("us")
 
-    def __init__(self, serve_call: Serve = never) -> None:
+    def __init__(self, nursery: trio.Nursery, serve_call: Serve = never) -> None:
         self.opened_with: list[Hello] = []
         self.adverts: list[Advert | LoadReport] = []
         self.round_trips: list[float] = []
+        self._nursery = nursery
         self._serve_call = serve_call
 
     def opened(self, session: PeerSession, hello: Hello) -> None:
@@ -67,8 +68,13 @@ class Handler:
     def round_trip(self, session: PeerSession, seconds: float) -> None:
         self.round_trips.append(seconds)
 
-    async def serve_call(self, call: ServerCall) -> None:
-        await self._serve_call(call)
+    def serve_call(self, call: ServerCall) -> None:
+        self._nursery.start_soon(self._serve, call)
+
+    async def _serve(self, call: ServerCall) -> None:
+        with trio.CancelScope() as scope:
+            call.left = scope.cancel
+            await self._serve_call(call)
 
 
 def hello(namespace: str = "home", minor: int = 1) -> Hello:
@@ -100,7 +106,7 @@ async def pair(
             ends.append(session)
             await session.run()
 
-        here, there = Handler(), Handler(serve_call)
+        here, there = Handler(nursery), Handler(nursery, serve_call)
         listener.handle(PROTOCOL, serve)
         stream = await dialer.open_stream(listener.peer_id, listener.addresses, PROTOCOL)
         session = PeerSession(stream, Session("dialer", hello(namespaces[0], minors[0])), here)
@@ -133,7 +139,7 @@ async def raw(data: bytes) -> tuple[PeerSession, ClientCall]:
 
         listener.handle(PROTOCOL, serve)
         stream = await dialer.open_stream(listener.peer_id, listener.addresses, PROTOCOL)
-        session = PeerSession(stream, Session("dialer", hello()), Handler())
+        session = PeerSession(stream, Session("dialer", hello()), Handler(nursery))
         nursery.start_soon(session.run)
         await trio.sleep(0.1)
         call = session.ask(ask())
@@ -321,7 +327,7 @@ async def test_a_peer_that_never_greets_is_given_up(autojump_clock: MockClock) -
             dialer, listener = network.node("dialer"), network.node("listener")
             listener.handle(PROTOCOL, lambda stream: trio.sleep(600))
             stream = await dialer.open_stream(listener.peer_id, listener.addresses, PROTOCOL)
-            session = PeerSession(stream, Session("dialer", hello()), Handler())
+            session = PeerSession(stream, Session("dialer", hello()), Handler(nursery))
             began = trio.current_time()
             await session.run()
             took = trio.current_time() - began

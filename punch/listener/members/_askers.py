@@ -14,7 +14,6 @@ from ...admission import NO_CAPS, Caps, CapsByPeer
 from ...capability import Capability, PeerId
 from ...exceptions import ConfigurationError
 from ...session import Door, ServerCall
-from ...wire import CommandRequest
 from ._usage import UsageByMember
 
 
@@ -86,8 +85,8 @@ class Askers:
         """The machine of the dialer of *call*; `None` in an open namespace."""
         return None if self._door is None else self._door.machine(call.dialer)
 
-    def within(self, call: ServerCall, request: CommandRequest) -> Asker:
-        """Who asks *request* in *call*, and may.
+    def within(self, call: ServerCall, machine: PeerId | None) -> Asker:
+        """Who asks in *call*, from a process of *machine*, and may.
 
         Raises:
           PeerRefused: if it may not: at this hour, of this length, or with this priority.
@@ -96,8 +95,8 @@ class Askers:
         caps = self.caps.of(call.dialer, is_own=call.is_own)
         if caps.hours is not None:
             caps.check_time(self.caps.now())
-        caps.check(request)
-        return Asker(claimant=self.machine(call) or call.dialer, caps=caps)
+        caps.check(call.request)
+        return Asker(claimant=machine or call.dialer, caps=caps)
 
     def told(self, call: ServerCall, capability: Capability) -> Capability:
         """*capability* as the dialer of *call* is told it."""
