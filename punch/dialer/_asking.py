@@ -227,7 +227,7 @@ class Asking:
         if candidate is None:
             is_paid = False
         elif late is None:
-            is_paid = dispatch.may_hedge(now)
+            is_paid = dispatch.hedges.withdraw(now)
         elif not late.is_quiet:
             # Going on with a begun answer is always allowed.
             is_paid = self._books.attempts.has_alternative(decision)

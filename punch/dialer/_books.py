@@ -97,8 +97,8 @@ class Books:
         self._dispatch.failed(candidate, error, asked_at=trio.current_time())
         self.log.not_asked(candidate, reason, error)
 
-    def ended(self, attempt: Attempt, outcome: Outcome) -> None:
-        """An attempt is over: its peer is told so, if that did not end it itself.
+    def ended(self, attempt: Attempt, outcome: Outcome, *, now: float) -> None:
+        """An attempt is over *now*: its peer is told so, if that did not end it itself.
 
         Raises `EnginesDied` where that ends the request, also if another peer works on it: its
         engine would be the third.
@@ -108,7 +108,8 @@ class Books:
         dispatch.ended(candidate, session_number=attempt.session_number)
         if outcome.error is not None:
             session = attempt.call.session
-            self._failed(candidate, outcome.error, seconds=attempt.seconds, session=session)
+            seconds = now - attempt.asked_at
+            self._failed(candidate, outcome.error, seconds=seconds, session=session)
             is_unread = objects(outcome.error) or isinstance(outcome.error, PeerRefused)
             if is_unread and attempt.is_quiet:
                 dispatch.learned.refused(attempt.request, candidate.id)
@@ -133,13 +134,14 @@ class Books:
                 candidate,
                 outcome.response,
                 text=attempt.text,
-                speed=speed_of(attempt, outcome.response),
+                speed=speed_of(attempt, outcome.response, now=now),
+                now=now,
             )
             dispatch.prober.timed(candidate)
         if outcome.is_last:
-            self.delivered.close_segment(attempt, outcome.reason)
+            self.delivered.close_segment(attempt, outcome.reason, now=now)
         else:
-            self.delivered.hand_over(attempt, outcome.reason)
+            self.delivered.hand_over(attempt, outcome.reason, now=now)
         if outcome.status == "cancelled":
             # What it had made by then, it says when it has stopped.
             dispatch.when_stopped(
@@ -158,7 +160,7 @@ class Books:
             self._dispatch.doubted(asked, weight)
         self._said_no.clear()
 
-    def finished(self, attempt: Attempt, outcome: Outcome) -> CommandResponse:
+    def finished(self, attempt: Attempt, outcome: Outcome, *, now: float) -> CommandResponse:
         """The last attempt is a success: its last text is delivered, and the answer is whole."""
         response = outcome.response
         assert response is not None, "a success comes with a response"
@@ -173,7 +175,7 @@ class Books:
         else:
             attempt.delivered("", tokens)
         self._tell_of_simulation(attempt)
-        self.ended(attempt, outcome)
+        self.ended(attempt, outcome, now=now)
         return self.delivered.whole(response, result, **self._story())
 
     def _tell_of_simulation(self, attempt: Attempt) -> None:

@@ -145,27 +145,27 @@ class Delivered:
             attempt.candidate.offer.chat_template,
         )
 
-    def close_segment(self, attempt: Attempt, reason: str) -> None:
-        """A peer delivers no more, and the answer is whole; *reason* says why.
+    def close_segment(self, attempt: Attempt, reason: str, *, now: float) -> None:
+        """A peer delivers no more, and the answer is whole *now*; *reason* says why.
 
         An answer without text is that of its last peer: it may be a call, vectors, or an end at
         once.
         """
         if attempt.characters or attempt.tokens or not self.segments:
-            self._close(attempt, reason)
+            self._close(attempt, reason, now)
 
-    def _close(self, attempt: Attempt, reason: str) -> None:
+    def _close(self, attempt: Attempt, reason: str, now: float) -> None:
         self.segments.append(
             Segment(
                 peer_id=attempt.peer_id,
                 tokens=attempt.tokens,
                 characters=attempt.characters,
-                seconds=attempt.seconds,
+                seconds=now - attempt.asked_at,
                 reason=reason,
             )
         )
 
-    def hand_over(self, attempt: Attempt, reason: str) -> None:
+    def hand_over(self, attempt: Attempt, reason: str, *, now: float) -> None:
         """A peer delivers no more, and another one has to deliver the rest."""
         # Its text is part of the next one's prompt; what it thought is not.
         self._tokens_of_others += attempt.tokens - attempt.thought_tokens
@@ -174,7 +174,7 @@ class Delivered:
             # The next one thinks anew, with all the tokens that there are.
             self._in_vain += attempt.thought_tokens
         if attempt.characters or attempt.thought_bytes:
-            self._close(attempt, reason)
+            self._close(attempt, reason, now)
 
     def remaining_request(self) -> CommandRequest | None:
         """What the next peer is to be asked; `None` if the answer has all its tokens."""

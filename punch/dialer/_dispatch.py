@@ -196,7 +196,7 @@ class Dispatch:
         self.starter = starter
         self.retries = Budget()
         share = hedge.share if hedge else 0.0
-        self._hedges = Budget(share=share, reserve=HEDGE_RESERVE, per_second=0.0)
+        self.hedges = Budget(share=share, reserve=HEDGE_RESERVE, per_second=0.0)
         self.learned = LearnedState(rng)
         self.alarms = Alarms(nursery)
         self.prober = Prober(pool.table, self.ask, nursery)
@@ -352,6 +352,7 @@ class Dispatch:
         *,
         text: str,
         speed: Speed,
+        now: float,
     ) -> None:
         """Learn from what one peer said of its part of an answer.
 
@@ -361,13 +362,13 @@ class Dispatch:
           response: What it said.
           text: Its part of the answer.
           speed: What it took.
+          now: The current time, in seconds of trio's clock.
 
         """
-        model = response.provenance.model if response.provenance is not None else None
-        if model is None:
+        made_by, offer = response.provenance, candidate.offer
+        if made_by is None or made_by.model is None:
             return
-        now = trio.current_time()
-        key = candidate.offer.key if candidate.offer.id is not None else model
+        key = offer.key if offer.id is not None else made_by.model
         self.table.succeeded(
             candidate.peer_id,
             key,
@@ -398,12 +399,8 @@ class Dispatch:
             await call.confirmed()
         then(call.produced)
 
-    def may_hedge(self, now: float) -> bool:
-        """Pay for one hedge."""
-        return self._hedges.withdraw(now)
-
     def began(self, now: float) -> None:
         """A request was asked for the first time: it earns further tries for all."""
         self.retries.deposit(now)
         if self.hedge is not None:
-            self._hedges.deposit(now)
+            self.hedges.deposit(now)

@@ -262,7 +262,7 @@ class Run:
         if outcome.response is not None:
             self._won(attempt)
             self._live.remove(attempt)
-            self.response = self.books.finished(attempt, outcome)
+            self.response = self.books.finished(attempt, outcome, now=trio.current_time())
             return
         self._end(attempt, outcome)
         if isinstance(outcome.error, DeadlineExceeded):
@@ -278,7 +278,7 @@ class Run:
 
     def _end(self, attempt: Attempt, outcome: Outcome) -> None:
         self._live.remove(attempt)
-        self.books.ended(attempt, outcome)
+        self.books.ended(attempt, outcome, now=trio.current_time())
 
     def _drop_all(self) -> None:
         self._asking.leave()

@@ -159,7 +159,8 @@ class SharedRun:
                         await run.advance(until)
                 finally:
                     self._is_driven = False
-                    self._waiting.unpark_all()
+                    if len(self.readers) > 1:
+                        self._waiting.unpark_all()
             if len(parts) <= position and trio.current_time() >= until:
                 return
 

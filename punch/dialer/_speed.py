@@ -7,7 +7,6 @@ to. What is seen counts where it is longer by more than a network explains.
 from __future__ import annotations
 
 import attrs
-import trio
 
 from ..routing import PATIENCE_FACTOR
 from ..wire import CommandResponse
@@ -41,8 +40,8 @@ class Speed:
     """Seconds for these."""
 
 
-def speed_of(attempt: Attempt, response: CommandResponse) -> Speed:
-    """What to learn from the part of an answer that *attempt* has just finished.
+def speed_of(attempt: Attempt, response: CommandResponse, *, now: float) -> Speed:
+    """What to learn from the part of an answer that *attempt* has finished *now*.
 
     * A text, or a thought, cannot have been made much quicker than it came, nor of more tokens than
       it has bytes.
@@ -63,7 +62,7 @@ def speed_of(attempt: Attempt, response: CommandResponse) -> Speed:
     surprise = _surprise(_first_seen(attempt), attempt.predicted.first_text)
     if surprise is not None and (usage.computed_tokens or 0) >= MIN_PROMPT:
         prefill = surprise
-    whole = _surprise(_whole_seen(attempt), _predicted_whole(attempt))
+    whole = _surprise(_whole_seen(attempt, now), _predicted_whole(attempt))
     if whole is not None and (prefill or 0.0) + (decode or 0.0) < whole / MAX_UNSEEN_FACTOR:
         # It does not say where the time went, so that goes where it counts most.
         decode = whole - (prefill or 0.0)
@@ -94,11 +93,11 @@ def _decode_seen(attempt: Attempt) -> float | None:
     return None if first is None or last is None else last - first
 
 
-def _whole_seen(attempt: Attempt) -> float | None:
+def _whole_seen(attempt: Attempt, now: float) -> float | None:
     """Seconds from its start to its last word, as far as somebody waited for it."""
     if attempt.started_at is None:
         return None
-    return min(attempt.awaited, trio.current_time() - attempt.started_at)
+    return min(attempt.awaited, now - attempt.started_at)
 
 
 def _predicted_whole(attempt: Attempt) -> float | None:

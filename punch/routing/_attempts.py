@@ -234,6 +234,8 @@ class Attempts:
           presence_of: How a peer is there now, if it is.
 
         """
+        if not self._failed:
+            return frozenset()
         restarts = Counter(each.excludes for each in self._failed if each.engine_restarts)
         return frozenset(
             attempt.excludes
