@@ -1,6 +1,6 @@
 """What punch costs now, against what it cost at another commit: both measured in turns.
 
-    bins/bench --against REV                     every row but churn, at least nine rounds each
+    bins/bench --against REV                     every row but churn and gaps, nine rounds each
     bins/bench hop memory --against REV          only these
     bins/bench hop --against REV --rounds 25     more exact
 
@@ -342,8 +342,10 @@ GROUPS: Mapping[str, Callable[[ExitStack, Path], Measure]] = {
     "memory": reported("memory"),
     # Its deaths are drawn anew each time: rows of it tell little, and only if it is named.
     "churn": reported("churn"),
+    # A minute for each side and round.
+    "gaps": reported("gaps"),
 }
-USUAL = tuple(name for name in GROUPS if name != "churn")
+USUAL = tuple(name for name in GROUPS if name not in ("churn", "gaps"))
 
 
 def measured(name: str, old: Path, new: Path, rounds: int) -> list[Comparison]:

@@ -1,7 +1,7 @@
 """How long a reader waits when the peer that answers dies in mid-answer; who is moved for nothing.
 
-    benchmarks/gaps.py                   nine rounds: 3 minutes
-    benchmarks/gaps.py --quick           three; less exact
+    benchmarks/gaps.py                   nine rounds: 4 minutes
+    benchmarks/gaps.py --rounds 25       more exact
     benchmarks/gaps.py --against REV     beside punch at that commit, both at once
     benchmarks/gaps.py --write           ... and rewrites the section of RESULTS.md
 
@@ -60,6 +60,9 @@ MOST = {"killed": 1.0, "frozen": 2.5}
 # How long a listener that is well is frozen: as when its machine swaps, or its Wi-Fi changes cells.
 HICCUPS = (0.5, 1.0, 1.5, 2.0, 3.0)
 
+# Rounds of deaths for one of these.
+HICCUP_SHARE = 5
+
 # Processes that do nothing but compute, for each core.
 BURNERS = 4
 
@@ -71,10 +74,10 @@ Heard = Mapping[str, Any]
 class Seen:
     """What one side saw."""
 
-    gaps: dict[str, list[float]] = attrs.field(factory=lambda: {kind: [] for kind in MOST})
+    gaps: dict[str, list[float]] = attrs.Factory(lambda: {kind: [] for kind in MOST})
     """The longest gaps, in seconds, one for each answer that was hit, by kind of death."""
 
-    hiccups: dict[float, list[Heard]] = attrs.field(factory=lambda: defaultdict(list))
+    hiccups: dict[float, list[Heard]] = attrs.Factory(lambda: defaultdict(list))
     """Answers whose peer was away for so many seconds."""
 
     loaded: list[Heard] = attrs.Factory(list)
@@ -90,14 +93,14 @@ def _hit(seen: Seen, heard: Sequence[Heard]) -> list[Heard]:
 
 
 def _strike(town: Child, seen: Seen, rounds: int) -> None:
-    """Deaths of both kinds, and every second round a moment's absence of each length."""
+    """Deaths of both kinds, and a moment's absence of each length."""
     rng = Random(1)
     for number in range(rounds):
         for kind in MOST:
             blow = {"after": rng.uniform(*STRIKES), "seconds": None, "kill": kind == "killed"}
             heard = town.ask("strike", name=f"{kind} {number}", asked=ASKED, **blow)
             seen.gaps[kind] += [one["gap"] for one in _hit(seen, heard)]
-    for number in range(max(1, rounds // 4)):
+    for number in range(rounds // HICCUP_SHARE):
         for seconds in HICCUPS:
             name, blow = f"{number} {seconds}", {"after": STRIKES[0], "seconds": seconds}
             heard = town.ask("strike", name=name, asked=ASKED, kill=False, **blow)
@@ -135,7 +138,7 @@ def run(trees: Sequence[Path], rounds: int) -> list[Seen]:
         pool = stack.enter_context(ThreadPoolExecutor(len(trees)))
         list(pool.map(_strike, towns, found, [rounds] * len(trees)))
         with _burning():
-            list(pool.map(_read, towns, found, [rounds] * len(trees)))
+            list(pool.map(_read, towns, found, [(rounds + 1) // 2] * len(trees)))
     return found
 
 
@@ -176,7 +179,7 @@ def report(seen: Sequence[Seen], *, rounds: int, other: str | None = None) -> Re
             what=f"away for {seconds:g} s: another asked beside, and moved",
             **_both(seen, lambda one, seconds=seconds: _moved(one.hiccups[seconds])),
         )
-        for seconds in HICCUPS
+        for seconds in ours.hiccups
     ]
     rows += [
         Row(
@@ -231,11 +234,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument(
+        "--rounds", type=int, default=ROUNDS, metavar="N", help="deaths of each kind"
+    )
     parser.add_argument("--against", metavar="REV", help="a commit to be compared with")
     parser.add_argument("--write", action="store_true", help="rewrite the section of RESULTS.md")
     given = parser.parse_args()
-    rounds = QUICK_ROUNDS if given.quick else ROUNDS
+    rounds = given.rounds
+    if rounds < 1:
+        parser.error("--rounds is at least 1")
     with ExitStack() as stack:
         trees = [ROOT]
         if given.against is not None:

@@ -1,8 +1,8 @@
 """Measures punch beside the alternatives, and writes the table.
 
-    benchmarks/run.py                 everything, in less than 9 minutes
+    benchmarks/run.py                 everything, in less than 13 minutes
     benchmarks/run.py hop decide      only these
-    benchmarks/run.py --quick         everything, in less than two minutes; less exact
+    benchmarks/run.py --quick         everything, in less than three minutes; less exact
     benchmarks/run.py --write         everything, and rewrites benchmarks/RESULTS.md
     benchmarks/run.py gateway         what takes longer, and is measured only if it is named
     benchmarks/run.py --against REV   not beside the alternatives but beside punch at that commit
@@ -26,6 +26,7 @@ import against
 import at_once
 import churn
 import decide
+import gaps
 import gateway
 import hop
 import inference
@@ -43,7 +44,7 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 
 MEASUREMENTS = {
     module.__name__: module
-    for module in (hop, at_once, streams, inference, decide, admission, admits, churn, memory)
+    for module in (hop, at_once, streams, inference, decide, admission, admits, churn, gaps, memory)
 }
 
 # With programs and sections of their own.
@@ -107,6 +108,7 @@ def main() -> int:
             misbehaving.SECTION,
             misbehaving_real.SECTION,
             pool.SECTION,
+            gaps.SECTION,
         )
         sections = (policies.kept_section(before), *(each.kept(before) for each in own))
         text = document(reports, command="bins/bench --write", load=load)

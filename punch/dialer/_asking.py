@@ -222,7 +222,8 @@ class Asking:
         if request is None:
             return None
         # A request has its id once in a session: no other lane of a peer that works on it.
-        decision = self.decide(request, "hedge", but=[attempt.peer_id for attempt in live])
+        but = [*(attempt.peer_id for attempt in live), *self._absent(now)]
+        decision = self.decide(request, "hedge", but=but)
         candidate = decision.chosen
         if candidate is None:
             is_paid = False
@@ -239,6 +240,12 @@ class Asking:
         if candidate is None or not is_paid:
             return None
         return Try.of(decision, candidate, "hedge"), decision, request
+
+    def _absent(self, now: float) -> list[PeerId]:
+        """Peers that say nothing at all: what struck one may have struck others, or our network."""
+        pool = self._dispatch.pool
+        sessions = [pool.session(peer.peer_id) for peer in self._dispatch.known()]
+        return [each.peer_id for each in sessions if each and each.heartbeat.is_absent(now)]
 
     def could_another(self, attempt: Attempt, deadline: float) -> bool:
         """Whether another candidate could answer, or go on, in the place of *attempt*.

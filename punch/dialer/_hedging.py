@@ -116,12 +116,14 @@ class Lateness:
 
         One that has spoken is not while its peer answers pings: an engine may be silent for longer.
         """
+        if now - self.late_at > HELD_UP_SECONDS:
+            self.late_at = now + READ_SECONDS
+            return False
         if not self._has_spoken:
             return True
-        is_in_time = now - self.late_at <= HELD_UP_SECONDS
         sign_due = self._sign_due()
-        self.is_absent = is_in_time and sign_due <= now
-        self.late_at = max(sign_due, now + (LOOK_SECONDS if is_in_time else READ_SECONDS))
+        self.is_absent = sign_due <= now
+        self.late_at = max(sign_due, now + LOOK_SECONDS)
         return self.is_absent
 
     def signed(

@@ -76,6 +76,10 @@ class Heartbeat:
         since = self._heard_at if self._asked_at is None else self._asked_at
         return since + SIGN_SECONDS + SIGN_FACTOR * self._round_trip
 
+    def is_absent(self, now: float) -> bool:
+        """Whether it owes a sign for too long."""
+        return self._asked_at is not None and now >= self.sign_due
+
     def why_gone(self, now: float, *, is_open: bool) -> str | None:
         """Why the peer counts as gone at *now*, the end of a beat; `None` if it does not.
 

@@ -190,3 +190,55 @@ async def test_an_answer_is_whole_though_its_peer_dies_before_the_last_word(
     async with swarm.router() as router, router.answer(request) as answer:
         await reader.read(answer)
     assert text_of(answer.response) == " ".join(mock_words(request))
+
+
+async def test_no_peer_is_asked_that_is_absent_as_well(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    """Of three machines two are frozen by the same blow: the third has the rest."""
+    request = question()
+    for name in "abc":
+        await swarm.listener(name, mock())
+    heard_at, longest_gap = None, 0.0
+    async with swarm.router() as router, router.answer(request) as answer:
+        async for _ in answer:
+            now = trio.current_time()
+            if heard_at is not None:
+                longest_gap = max(longest_gap, now - heard_at)
+            else:
+                first = answer.peer_id
+                # The one that would be asked next.
+                second = next(name for name in "abc" if name != first)
+                swarm.network.stall(PeerId(str(first)))
+                swarm.network.stall(PeerId(second))
+            heard_at = now
+    assert text_of(answer.response) == " ".join(mock_words(request))
+    third = answer.response.executor
+    assert third not in (first, second)
+    assert [decision.chosen_peer for decision in answer.decisions] == [first, third]
+    assert longest_gap < 1.75 + FIRST + 0.2
+
+
+async def test_nobody_else_is_asked_while_the_whole_network_is_away(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    """A dialer whose own cable is out for two seconds burdens no peer with its answers."""
+    request = question()
+    for name in "abcd":
+        await swarm.listener(name, mock())
+    heard = 0
+
+    async def away() -> None:
+        swarm.network.stall(PeerId("dialer"))
+        await trio.sleep(2.0)
+        swarm.network.resume(PeerId("dialer"))
+
+    async with swarm.router() as router, trio.open_nursery() as nursery:
+        async with router.answer(request) as answer:
+            async for _ in answer:
+                heard += 1
+                if heard == 5:
+                    nursery.start_soon(away)
+    assert text_of(answer.response) == " ".join(mock_words(request))
+    assert len(answer.decisions) == 1
+    assert answer.attempts == ()
