@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from hashlib import blake2b
 
 import attrs
 import trio
@@ -28,22 +27,6 @@ from ._workload import Workload
 DRAIN_SECONDS = 10.0
 
 TOO_LONG = "the answer takes too long"
-
-# What the id of an offer may have, by the rules of the wire.
-MAX_OFFER_ID_CHARACTERS = 64
-
-
-def offer_id(lane_id: str, offer: ModelOffer) -> str:
-    """The id of a lane's offer: the same for as long as the lane has that model.
-
-    And for as long as its machines are all of one owner, or are not: who has chosen it for that is
-    answered by no others.
-    """
-    model = f"own/{offer.name}" if offer.own_workers else offer.name
-    text = f"{lane_id}/{model}"
-    if len(text) <= MAX_OFFER_ID_CHARACTERS and text.isprintable():
-        return text
-    return f"{lane_id}/{blake2b(model.encode(errors='replace'), digest_size=10).hexdigest()}"
 
 
 def provenance_of(backend: Backend, offer: ModelOffer) -> Provenance:
@@ -122,8 +105,9 @@ def check_own(backend: Backend, offer: ModelOffer) -> None:
       OfferUnavailable: if it has.
 
     """
-    offers = [one for one in backend.offers if one.name == offer.name]
-    if offer.own_workers and not any(one.own_workers for one in offers):
+    if not offer.own_workers:
+        return
+    if not any(one.own_workers for one in backend.offers if one.name == offer.name):
         raise OfferUnavailable(f"{offer.name} lies on machines of other owners, too, by now")
 
 
@@ -170,7 +154,8 @@ class RunningLane:
         """The measured rates of the backend."""
         self.slots = Slots(backend.slots, queue_limit)
         """The slots, and the queue for them."""
-        self.offered = Offered(backend)
+        self.offered = Offered(backend, lane_id)
+        """Its offers."""
         self._outcomes = outcomes
         self._changed = changed
         self._workload, self._rest = Workload(), Rest()
@@ -221,14 +206,8 @@ class RunningLane:
 
     def offers(self) -> tuple[ModelOffer, ...]:
         """The offers as the capability vector has them: named, and with what was measured."""
-        return tuple(
-            attrs.evolve(
-                offer,
-                id=offer_id(self.id, offer),
-                lane=self.id,
-                **self.speeds.claims(offer.name, self._workload.usual_tokens(offer)),
-            )
-            for offer in self.offered.offers
+        return self.offered.told(
+            lambda offer: self.speeds.claims(offer.name, self._workload.usual_tokens(offer))
         )
 
     # ---- acceptance ----
@@ -284,8 +263,8 @@ class RunningLane:
                 recording.end(self._cut_off(recording, request))
         finally:
             self._under_way.discard(recording)
-            ended, self._ended = self._ended, trio.Event()
-            ended.set()
+            if not self._under_way:
+                self._ended.set()
 
     def _cut_off(self, recording: Recording, request: CommandRequest) -> CommandResponse:
         if recording.is_time_up(trio.current_time()):
@@ -306,7 +285,7 @@ class RunningLane:
             await slots.acquire(
                 work.ticket,
                 partial(self._queued, recording),
-                limit=recording.scope.deadline - trio.current_time(),
+                limit=recording.scope.deadline - arrived_at,
                 own_seconds=self.speeds.prefill_seconds(offer.name, work.ticket.prompt_tokens),
             )
         except NoRoom as full:
@@ -320,7 +299,7 @@ class RunningLane:
             started_at = trio.current_time()
             busy = slots.busy_seconds(started_at)
             provenance = provenance_of(backend, offer)
-            recording.begin(provenance)
+            recording.begin(provenance, started_at)
             with recording.asker.caps.time_limit():
                 generation = await backend.generate(request, recording.add)
             finished = True
@@ -380,6 +359,7 @@ class RunningLane:
         self._changed()
         with trio.move_on_after(DRAIN_SECONDS):
             while self._under_way:
+                self._ended = trio.Event()
                 await self._ended.wait()
 
     def cancel(self) -> None:

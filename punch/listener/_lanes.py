@@ -26,7 +26,7 @@ from ..peers import Rates
 from ..wire import CommandRequest
 from ._adverts import Adverts
 from ._following import follow
-from ._lane import LaneStatistics, RunningLane, find_offer, offer_id
+from ._lane import LaneStatistics, RunningLane, find_offer
 from ._outcomes import Outcomes
 from ._reports import Reports
 from ._speeds import calibrate as time_backend
@@ -288,9 +288,9 @@ class Lanes:
     def _named(self, request: CommandRequest, caps: Caps) -> Chosen:
         """The very offer that *request* names, of its lane."""
         for lane in self._lanes:
-            for offer in lane.backend.offers:
+            for name, offer in lane.offered.named:
                 if (
-                    offer_id(lane.id, offer) == request.offer
+                    name == request.offer
                     and request.model in (None, offer.name)
                     and request.model_digest in (None, offer.digest)
                 ):

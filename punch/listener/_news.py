@@ -33,12 +33,6 @@ def _of_lane(lane: Lane) -> Lane:
     )
 
 
-def _of_offer(offer: ModelOffer) -> ModelOffer:
-    return attrs.evolve(
-        offer, prefill_rate=None, decode_rate=None, slowdown=None, usual_tokens=None
-    )
-
-
 class News:
     """Sends adverts and load reports to sessions. Knows no clock: *now* is in seconds.
 
@@ -53,6 +47,7 @@ class News:
         self._caps = caps or CapsByPeer()
         self._sequence = 0
         self._shape: object = None
+        self._plain: dict[str | None, tuple[ModelOffer, ModelOffer]] = {}
         self._rates: object = None
         self._vector_at = 0.0
         # Sessions that were behind in reading when a vector went out, and so have an old one.
@@ -89,7 +84,7 @@ class News:
     def _is_due(self, capability: Capability, *, now: float) -> bool:
         shape = (
             tuple(map(_of_lane, capability.lanes)),
-            tuple(map(_of_offer, capability.models)),
+            tuple(map(self._without_rates, capability.models)),
             capability.load.draining,
             self._caps.changes,
         )
@@ -99,9 +94,21 @@ class News:
             or age >= VECTOR_SECONDS
             or (age >= RATES_SECONDS and capability.models != self._rates)
         )
+        if len(self._plain) > len(capability.models):
+            self._plain.clear()
         if is_due:
             self._shape, self._rates, self._vector_at = shape, capability.models, now
         return is_due
+
+    def _without_rates(self, offer: ModelOffer) -> ModelOffer:
+        # An answer changes one of all the offers: the others are the same values as before.
+        known = self._plain.get(offer.id)
+        if known is None or known[0] is not offer:
+            plain = attrs.evolve(
+                offer, prefill_rate=None, decode_rate=None, slowdown=None, usual_tokens=None
+            )
+            known = self._plain[offer.id] = offer, plain
+        return known[1]
 
     def _caps_of(self, session: PeerSession) -> Caps:
         return self._caps.of(session.peer_id, is_own=session.is_own)

@@ -6,6 +6,12 @@ a word. Backends clean their names; this is for those that do not, and for what 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from hashlib import blake2b
+from typing import Any
+
+import attrs
+
 from .._logs import get_logger
 from ..backends import Backend
 from ..capability import ModelOffer
@@ -18,24 +24,75 @@ log = get_logger(__name__)
 MAX_SAID = 20
 
 
-class Offered:
-    """The offers of one backend that dialers can read."""
+# What the id of an offer may have, by the rules of the wire.
+MAX_OFFER_ID_CHARACTERS = 64
 
-    def __init__(self, backend: Backend) -> None:
+
+def offer_id(lane_id: str, offer: ModelOffer) -> str:
+    """The id of a lane's offer: the same for as long as the lane has that model.
+
+    And for as long as its machines are all of one owner, or are not: who has chosen it for that is
+    answered by no others.
+    """
+    model = f"own/{offer.name}" if offer.own_workers else offer.name
+    text = f"{lane_id}/{model}"
+    if len(text) <= MAX_OFFER_ID_CHARACTERS and text.isprintable():
+        return text
+    return f"{lane_id}/{blake2b(model.encode(errors='replace'), digest_size=10).hexdigest()}"
+
+
+class Offered:
+    """The offers of one backend, and those of them that dialers can read.
+
+    Args:
+      backend: The backend.
+      lane_id: The id of its lane.
+
+    """
+
+    def __init__(self, backend: Backend, lane_id: str) -> None:
         self._backend = backend
+        self._lane_id = lane_id
         self._seen: tuple[ModelOffer, ...] | None = None
-        self._good: tuple[ModelOffer, ...] = ()
+        self._named: tuple[tuple[str, ModelOffer], ...] = ()
+        self._good: tuple[tuple[str, ModelOffer], ...] = ()
+        self._told: dict[str, tuple[Mapping[str, Any], ModelOffer]] = {}
         self._said: set[str] = set()
 
     @property
     def offers(self) -> tuple[ModelOffer, ...]:
         """The good ones, in their order."""
+        self._look()
+        return tuple(offer for _, offer in self._good)
+
+    @property
+    def named(self) -> tuple[tuple[str, ModelOffer], ...]:
+        """All there are, and their ids."""
+        self._look()
+        return self._named
+
+    def told(self, claims: Callable[[ModelOffer], Mapping[str, Any]]) -> tuple[ModelOffer, ...]:
+        """The good ones as dialers are told them: named, and with what *claims* says of each."""
+        self._look()
+        told = []
+        for name, offer in self._good:
+            claimed = claims(offer)
+            known = self._told.get(name)
+            # Of fifty models, the last answer has changed one or none.
+            if known is None or known[0] != claimed:
+                as_told = attrs.evolve(offer, id=name, lane=self._lane_id, **claimed)
+                known = self._told[name] = claimed, as_told
+            told.append(known[1])
+        return tuple(told)
+
+    def _look(self) -> None:
         offers = self._backend.offers
         # Nearly always the same as in the last look, which is several times a second.
         if offers is not self._seen and offers != self._seen:
-            self._good = tuple(offer for offer in offers if self._is_good(offer))
+            self._named = tuple((offer_id(self._lane_id, offer), offer) for offer in offers)
+            self._good = tuple(each for each in self._named if self._is_good(each[1]))
+            self._told = {}
         self._seen = offers
-        return self._good
 
     def check(self) -> None:
         """Return if there is anything to offer.

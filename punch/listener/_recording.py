@@ -106,11 +106,11 @@ class Recording:
         for reader in self._readers:
             progress(reader.call)
 
-    def begin(self, provenance: Provenance) -> None:
-        """Tell the readers that the backend has begun."""
+    def begin(self, provenance: Provenance, now: float) -> None:
+        """Tell the readers that the backend has begun, at *now* in seconds."""
         self.provenance = provenance
         self._progress = None
-        self._sign_at = trio.current_time() + SIGN_SECONDS
+        self._sign_at = now + SIGN_SECONDS
         for reader in self._readers:
             reader.start(provenance, None)
 

@@ -8,7 +8,7 @@ import attrs
 
 from ..admission import Slots, Ticket
 from ..capability import Load, ModelOffer
-from ..wire import CommandRequest, tokens_of, usual_output
+from ..wire import CommandRequest, usual_output
 from ._recording import Recording
 
 # Weight of the newest answer in the usual length; about the last twenty matter.
@@ -64,7 +64,7 @@ class Workload:
         ticket = Ticket(
             claimant=recording.asker.claimant,
             priority=request.priority,
-            prompt_tokens=tokens_of(*request.texts),
+            prompt_tokens=request.prompt_tokens,
             output_tokens=expected,
             made=lambda: recording.tokens,
         )

@@ -912,7 +912,7 @@ async def test_a_reader_of_minor_0_is_told_no_thoughts_and_all_their_tokens(
     call = Taking(minor, interval=interval)
     async with trio.open_nursery() as nursery:
         joined(recording, call, nursery)
-        recording.begin(Provenance(kind="simulated", backend="test"))
+        recording.begin(Provenance(kind="simulated", backend="test"), trio.current_time())
         for part in (Thought("a"), Thought("b"), "c", Thought("d"), "e"):
             await recording.add(part, 1)
         recording.end(CommandResponse(request_id=ASK.request_id, status="success"))
@@ -928,7 +928,7 @@ async def test_who_makes_thoughts_does_not_wait_for_a_reader_that_is_told_none(
     """Also where that reader has not looked yet, and so seems to be behind."""
     recording = Recording(DIALER, ASK, b"")
     call = Taking(0)
-    recording.begin(Provenance(kind="simulated", backend="test"))
+    recording.begin(Provenance(kind="simulated", backend="test"), trio.current_time())
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
             reader = joined(recording, call, nursery)

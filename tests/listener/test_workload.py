@@ -26,7 +26,7 @@ async def test_a_begun_request_counts_its_prompt_until_there_is_text() -> None:
     work = workload.plan(answer, ASK, OFFER)
     workload.begin(work)
     before = workload.prompt_tokens_left
-    answer.begin(HERE)
+    answer.begin(HERE, 0.0)
     await answer.add("a", 1)
     after = workload.prompt_tokens_left
     workload.end(work)
@@ -88,6 +88,6 @@ async def test_a_ticket_says_how_much_was_made() -> None:
     """So that it is charged for meanwhile."""
     answer = recording()
     work = Workload().plan(answer, ASK, OFFER)
-    answer.begin(HERE)
+    answer.begin(HERE, 0.0)
     await answer.add("a", 7)
     assert work.ticket.made() == 7
