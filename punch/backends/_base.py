@@ -105,6 +105,8 @@ class Backend(Protocol):
     async def generate(self, request: CommandRequest, emit: Emit) -> Generation:
         """Answer *request*, which was checked and is for a model on offer.
 
+        It names the model, unless the backend has one alone and is not `Adopted`.
+
         The errors say whose fault it is, which decides what the dialer does next.
 
         Raises:

@@ -111,11 +111,6 @@ def check_own(backend: Backend, offer: ModelOffer) -> None:
         raise OfferUnavailable(f"{offer.name} lies on machines of other owners, too, by now")
 
 
-def _named(request: CommandRequest, offer: ModelOffer) -> CommandRequest:
-    """*request* for the model of *offer*, as the backend calls it."""
-    return request if request.model == offer.name else attrs.evolve(request, model=offer.name)
-
-
 def _seconds_to(moment: float | None, begin: float) -> float | None:
     return None if moment is None else moment - begin
 
@@ -156,6 +151,7 @@ class RunningLane:
         """The slots, and the queue for them."""
         self.offered = Offered(backend, lane_id)
         """Its offers."""
+        self._is_adopted = isinstance(backend, Adopted)
         self._outcomes = outcomes
         self._changed = changed
         self._workload, self._rest = Workload(), Rest()
@@ -280,7 +276,9 @@ class RunningLane:
         arrived_at: float,
     ) -> CommandResponse:
         backend, slots = self.backend, self.slots
-        work, request = self._workload.plan(recording, request, offer), _named(request, offer)
+        work = self._workload.plan(recording, request, offer)
+        if request.model != offer.name and (self._is_adopted or len(backend.offers) > 1):
+            request = attrs.evolve(request, model=offer.name)
         try:
             await slots.acquire(
                 work.ticket,

@@ -129,13 +129,14 @@ class Recording:
             self._taken = trio.Event()
             await self._taken.wait()
         self.tokens += tokens
+        now = trio.current_time()
         if text:
-            self._add_text(text, tokens + self._silent_tokens)
+            self._add_text(text, tokens + self._silent_tokens, now)
             self._silent_tokens = 0
         else:
             self._silent_tokens += tokens
-        if tokens and trio.current_time() >= self._sign_at:
-            self._give_sign(text)
+        if tokens and now >= self._sign_at:
+            self._give_sign(text, now)
         # No turn for all other tasks at each token: a backend waits for its next one itself.
         await trio.lowlevel.checkpoint_if_cancelled()
 
@@ -145,9 +146,9 @@ class Recording:
         for reader in self._readers:
             reader.counted(self._prompt)
 
-    def _add_text(self, text: str, tokens: int) -> None:
+    def _add_text(self, text: str, tokens: int, now: float) -> None:
         if self.first_text_at is None:
-            self.first_text_at = trio.current_time()
+            self.first_text_at = now
         self._parts.append((text, tokens))
         is_thought = type(text) is Thought
         self.has_thoughts |= is_thought
@@ -156,24 +157,24 @@ class Recording:
                 # It has nothing to send, and must not be waited for.
                 reader.wake()
             elif reader.is_streaming:
-                self._hand_on(reader, len(text))
+                self._hand_on(reader, len(text), now)
 
-    def _give_sign(self, text: str) -> None:
+    def _give_sign(self, text: str, now: float) -> None:
         """Send a sign of life to the readers that do not get *text* now."""
-        self._sign_at = trio.current_time() + SIGN_SECONDS
+        self._sign_at = now + SIGN_SECONDS
         for reader in self._readers:
             is_told = reader.is_streaming and (type(text) is not Thought or reader.takes_thoughts)
             if not (text and is_told):
                 reader.call.progress("working")
 
-    def _hand_on(self, reader: Reader, size: int) -> None:
+    def _hand_on(self, reader: Reader, size: int, now: float) -> None:
         """Send an up-to-date reader its parts from this task, or let them gather.
 
         Waking a task of the reader's own for it would cost half as much again.
         """
         if reader.is_catching_up:
             reader.wake()
-        elif reader.hold(size):
+        elif reader.hold(size, now):
             if not reader.is_followed:
                 reader.follow()
         else:
@@ -428,7 +429,7 @@ class Reader:
         if self.is_streaming and not self._interval:
             self.call.counted(prompt)
 
-    def hold(self, size: int) -> bool:
+    def hold(self, size: int, now: float) -> bool:
         """Let a part of *size* characters wait for the next ones; false if it is time to send.
 
         Without a next one, the part is sent after an interval.
@@ -436,7 +437,7 @@ class Reader:
         if not self._interval:
             return False
         self._held += size
-        if self._held >= PIECE_CHARACTERS or trio.current_time() >= self._next_at:
+        if self._held >= PIECE_CHARACTERS or now >= self._next_at:
             return False
         if self._nap is not None:
             self._nap.deadline = self._latest
