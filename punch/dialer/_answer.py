@@ -7,7 +7,6 @@ from types import TracebackType
 import trio
 
 from ..capability import PeerId
-from ..exceptions import DeadlineExceeded
 from ..routing import Decision, FailedAttempt
 from ..wire import CommandRequest, CommandResponse, Progress, Provenance, Segment, Thought, Usage
 from ._run import Run
@@ -171,11 +170,25 @@ class Answer:
         if not run.is_over:
             await shared.advance(self._position, until=self._deadline + AFTER_THE_RUN)
             text = self._next(shared)
-            if text is None and not run.is_over:
-                raise DeadlineExceeded("the time ran out before the rest of the answer")
         if text is None and run.error is not None:
             raise run.error
         return text
+
+    async def complete(self) -> CommandResponse:
+        """Wait for the whole answer, of which nothing is to be received any more.
+
+        Raises:
+          PunchError: as `receive_part`.
+
+        """
+        shared = self._reading
+        run = shared.run
+        while not run.is_over:
+            await shared.advance(len(run.parts), until=self._deadline + AFTER_THE_RUN)
+        self._position = len(run.parts)
+        if run.error is not None:
+            raise run.error
+        return self.response
 
     def receive_nowait(self) -> str | None:
         """As `receive`, but without waiting.

@@ -279,6 +279,7 @@ class Router:
         strict: bool = False,
         timeout: float | None = None,
         hints: Hints = NO_HINTS,
+        keep: bool = False,
     ) -> CommandResponse:
         """Ask, and wait for the whole answer. Raises as `Answer.receive` does.
 
@@ -288,7 +289,7 @@ class Router:
             second = await router.ask("And at night?", history=["Why is the sky blue?", first])
 
         Args:
-          question: A text, or a request that says everything itself: then the rest is not used.
+          question: A text, or a request that says everything itself: then only *keep* is used.
           history: What was said before; see `chat_request`, as for all that follows.
           system: The system message.
           model: The name of the model.
@@ -298,9 +299,9 @@ class Router:
           strict: Real inference only.
           timeout: When to give up, in seconds.
           hints: Which peers to ask first, last, or at all.
+          keep: Whether to keep the answer, for a request that is asked again by its id.
 
         """
-        is_own = not isinstance(question, str)
         request = (
             chat_request(
                 question,
@@ -317,10 +318,8 @@ class Router:
             if isinstance(question, str)
             else question
         )
-        async with self.answer(request, keep=is_own) as answer:
-            while await answer.receive() is not None:
-                pass
-            return answer.response
+        async with self.answer(request, keep=keep) as answer:
+            return await answer.complete()
 
     async def wait_for_peers(
         self, enough: Callable[[tuple[PeerRecord, ...]], bool] = bool

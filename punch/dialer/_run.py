@@ -61,6 +61,8 @@ class Run:
         """When the last of its readers gives up, in seconds of trio's clock."""
         self.books = books
         """What is written down of it."""
+        self.parts: Sequence[str] = books.delivered.parts
+        """The text so far, and in its place among it what was thought."""
         self._dispatch = dispatch
         self._asking = Asking(dispatch, self.books, stream=request.stream)
         self._live: list[Attempt] = []
@@ -72,11 +74,6 @@ class Run:
     def is_over(self) -> bool:
         """True once there is a response or an error."""
         return self.response is not None or self.error is not None
-
-    @property
-    def parts(self) -> Sequence[str]:
-        """The text so far, and in its place among it what was thought."""
-        return self.books.delivered.parts
 
     @property
     def has_begun(self) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import attrs
 import trio
 
-from ..exceptions import RequestConflict
+from ..exceptions import DeadlineExceeded, RequestConflict
 from ..wire import CommandRequest, CommandResponse, Progress
 from ._books import Books
 from ._dispatch import Dispatch
@@ -138,13 +138,17 @@ class SharedRun:
             self.run.advance_nowait()
 
     async def advance(self, position: int, *, until: float) -> None:
-        """Wait until the run has more parts than *position*, is over, or it is *until*.
+        """Wait until the run has more parts than *position*, or is over.
 
         One of the readers drives the run. It may be cancelled: then the next one that waits
         takes over.
+
+        Raises:
+          DeadlineExceeded: if it is *until* before, in seconds of trio's clock.
+
         """
         run, parts = self.run, self.run.parts
-        while len(parts) <= position and not run.is_over:
+        while True:
             if self._is_driven:
                 with trio.move_on_at(until):
                     await self._waiting.park()
@@ -161,8 +165,10 @@ class SharedRun:
                     self._is_driven = False
                     if len(self.readers) > 1:
                         self._waiting.unpark_all()
-            if len(parts) <= position and trio.current_time() >= until:
+            if len(parts) > position or run.is_over:
                 return
+            if trio.current_time() >= until:
+                raise DeadlineExceeded("the time ran out before the rest of the answer")
 
 
 class EngineDeaths:

@@ -64,7 +64,7 @@ async def test_the_same_id_afterwards_gets_the_stored_answer(
     """At once, with the same response, and nobody is asked."""
     await swarm.listener("a", mock())
     async with swarm.router() as router:
-        before = await router.ask(question())
+        before = await router.ask(question(), keep=True)
         at = trio.current_time()
         assert await router.ask(question(timeout=7.0, priority=3)) is before
         assert trio.current_time() == at
@@ -77,9 +77,9 @@ async def test_a_stored_answer_is_kept_for_two_minutes(
     """After that the id is free again."""
     await swarm.listener("a", mock())
     async with swarm.router() as router:
-        await router.ask(question())
+        await router.ask(question(), keep=True)
         await trio.sleep(limits.STORED_SECONDS + 1)
-        await router.ask(question(messages=(chat_request("else").messages[0],)))
+        await router.ask(question(messages=(chat_request("else").messages[0],)), keep=True)
         assert len(router._runs) == 1
 
 
@@ -244,7 +244,8 @@ async def test_what_is_stored_holds_no_peers(autojump_clock: MockClock, swarm: S
     async with swarm.router() as router:
         before = decisions()
         for number in range(5):
-            await router.ask(chat_request("hi", request_id=f"r{number}", max_tokens=1))
+            request = chat_request("hi", request_id=f"r{number}", max_tokens=1)
+            await router.ask(request, keep=True)
         assert decisions() == before
 
 
@@ -256,9 +257,9 @@ async def test_what_is_stored_is_bounded(
     await swarm.listener("a", mock(decode_rate=None))
     async with swarm.router() as router:
         for number in range(5):
-            await router.ask(question(request_id=f"my-{number}"))
+            await router.ask(question(request_id=f"my-{number}"), keep=True)
         assert sorted(router._runs._stored) == ["my-2", "my-3", "my-4"]
         monkeypatch.setattr(limits, "MAX_CHARACTERS", 1)
-        await router.ask(question(request_id="my-9"))
+        await router.ask(question(request_id="my-9"), keep=True)
         assert len(router._runs) == 0
         assert router._runs._characters == 0
