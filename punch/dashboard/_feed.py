@@ -117,7 +117,7 @@ class _Event:
 
     def as_data(self) -> Row:
         source = self.source
-        row = event_row(source.entry) if isinstance(source, LineMade) else source
+        row = event_row(source.whole) if isinstance(source, LineMade) else source
         return {"n": self.serial, "time": round(self.time, 3)} | row
 
 

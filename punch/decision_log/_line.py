@@ -9,7 +9,8 @@ import attrs
 import trio
 
 from ..events import Bus, Event
-from ._entries import Entry
+from ._entries import Decided, Entry
+from ._reader import read_line
 
 # Lines that wait for trio's thread, which takes all of them at once unless it is very busy.
 WAITING_LINES = 4096
@@ -30,6 +31,20 @@ class LineMade(Event):
 
     missed: int = 0
     """Lines just before this one that came too fast to be published."""
+
+    is_short: bool = False
+    """The entry of a decision is without the peers that were weighed: see `short`."""
+
+    @property
+    def whole(self) -> Entry:
+        """The entry with all that it says."""
+        return read_line(self.line).entry if self.is_short else self.entry
+
+    def short(self) -> LineMade:
+        """The same, with less to send to another process: the line says it once more."""
+        if not isinstance(self.entry, Decided):
+            return self
+        return attrs.evolve(self, entry=attrs.evolve(self.entry, weighed=()), is_short=True)
 
 
 class LinePublisher:

@@ -51,23 +51,33 @@ _OF_REQUESTS = (RequestStarted, RequestChanged, RequestEnded, PromptRead)
 class Telling:
     """Tells the gateway what happens here. Made by `open_telling`."""
 
-    def __init__(self, link: Link, subscription: Subscription) -> None:
+    def __init__(self, link: Link) -> None:
         self._link = link
-        self._subscription = subscription
+        self._subscription: Subscription | None = None
+        self._news = trio.Event()
 
     async def run(self) -> None:
         """Tell everything, until cancelled."""
         while True:
+            await self._news.wait()
             await trio.sleep(GATHER_SECONDS)
+            self._news = trio.Event()
             self.tell()
+
+    def wake(self) -> None:
+        """Tell soon: something happened."""
+        self._news.set()
 
     def tell(self) -> None:
         """Tell what has happened since the last time."""
+        assert self._subscription is not None, "it tells what it is subscribed to"
         while self._link.waiting < MAX_MESSAGES:
             batch = self._subscription.drain(MAX_EVENTS)
             if not batch.events and not batch.lost:
                 return
             self._link.send(_told(batch.events, batch.lost))
+        # The gateway is too busy to take more now.
+        self.wake()
 
 
 def _told(events: tuple[Event, ...], lost: int) -> Told:
@@ -82,7 +92,7 @@ def _told(events: tuple[Event, ...], lost: int) -> Told:
             told.append(attrs.evolve(event, request=copies[key]))
             keys.append(key)
         else:
-            told.append(event)
+            told.append(event.short() if isinstance(event, LineMade) else event)
             keys.append(None)
     return Told(events=tuple(told), keys=tuple(keys), lost=lost)
 
@@ -98,8 +108,8 @@ async def open_telling(link: Link, events: Bus, *, prompts: bool = False) -> Asy
 
     """
     kinds = (*_KINDS, PromptRead) if prompts else _KINDS
-    with events.subscribe(*kinds) as subscription:
-        telling = Telling(link, subscription)
+    telling = Telling(link)
+    with events.subscribe(*kinds, wake=telling.wake) as telling._subscription:
         async with open_background() as nursery:
             nursery.start_soon(telling.run)
             try:
