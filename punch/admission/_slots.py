@@ -158,8 +158,9 @@ class Slots:
         self._running.discard(ticket)
         self._charge_running(now)
         surplus = output_tokens - ticket.charged
-        # Given back at the weight that it was charged at: a token weighs more the later it is.
-        self.line.charge(ticket, surplus, now=now if surplus > 0 else ticket.taken_at)
+        if surplus:
+            # Given back at the weight that it was charged at: a token weighs more the later it is.
+            self.line.charge(ticket, surplus, now=now if surplus > 0 else ticket.taken_at)
         if output_tokens or finished:
             # A request that was cancelled before its first token says nothing about the others.
             self._learn(now - ticket.taken_at, ticket.prompt_tokens + output_tokens)

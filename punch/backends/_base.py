@@ -24,6 +24,9 @@ The call waits while the reader is behind, which slows the backend down with it:
 nowhere else. A `Thought` in the place of a text is what the model thinks, which is no part of the
 answer. An empty text says that tokens were made which nobody will read, and a `PromptCount`, before
 any text, how many the prompt has.
+
+No other task has its turn in a call that need not wait: an engine whose next token is waited for
+gives them one, and a backend that waits for nothing must.
 """
 
 Loading = Callable[[float], None]

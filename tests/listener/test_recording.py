@@ -143,6 +143,35 @@ def is_empty(executor: Executor) -> bool:
     return (found.busy, found.queued, found.recordings.running) == (0, 0, 0)
 
 
+class Spawned(trio.abc.Instrument):
+    """Names the tasks that were started."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def task_spawned(self, task: trio.lowlevel.Task) -> None:
+        self.names.append(task.name.rpartition(".")[2])
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["in parts", "whole"])
+async def test_an_answer_is_made_and_passed_on_in_one_task(
+    stream: bool, autojump_clock: MockClock
+) -> None:
+    """A reader that keeps up needs none of its own; one that gathers text has one, once."""
+    spawned = Spawned()
+    with trio.fail_after(LIMIT):
+        async with listening(Counting(decode_rate=10)) as (_, dial):
+            session, _ = await dial()
+            trio.lowlevel.add_instrument(spawned)
+            await read(session.ask(attrs.evolve(ASK, stream=stream)))
+            alone, spawned.names = spawned.names, []
+            gathered = attrs.evolve(ASK, request_id="g", stream=stream, stream_interval=0.5)
+            await read(session.ask(gathered))
+            trio.lowlevel.remove_instrument(spawned)
+    assert alone == ["_make"]
+    assert spawned.names == (["_make", "_follow"] if stream else ["_make"])
+
+
 async def test_a_request_that_comes_back_joins_the_running_answer(
     autojump_clock: MockClock,
 ) -> None:
