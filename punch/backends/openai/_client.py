@@ -7,8 +7,9 @@ and events are made and read by `_completions`.
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -61,18 +62,16 @@ class HttpClient:
 
     def __init__(
         self,
-        transport: Transport,
+        connections: _Connections,
         errors: _Errors,
         *,
         url: str,
-        silence: float,
         authorization: str | None,
         key_setting: str | None,
         secrets: Secrets,
     ) -> None:
-        self._transport = transport
+        self._connections = connections
         self._errors = errors
-        self._silence = silence
         self._key_setting = key_setting
         self._secrets = secrets
         self._headers = {"Accept-Encoding": "identity"}
@@ -194,12 +193,17 @@ class HttpClient:
                     raise
         return await reading.finish()
 
-    def _sent(
+    @asynccontextmanager
+    async def _sent(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], wire: _Wire
-    ) -> AbstractAsyncContextManager[httpx.Response]:
+    ) -> AsyncIterator[httpx.Response]:
         """Send a request; the context is entered with the head of its response."""
         given = {**self._headers, **headers}
-        return _sent(self._transport, method, self.url + path, body, given, self._silence, wire)
+        async with self._connections.sent(
+            method, self.url + path, content=body, headers=given, extensions={"trace": wire.note}
+        ) as response:
+            wire.is_answered = True
+            yield response
 
     async def get_json(self, path: str, *, timeout: float) -> Any:
         """The JSON body of a GET, within *timeout* seconds.
@@ -295,33 +299,64 @@ class HttpClient:
             raise
 
 
-@asynccontextmanager
-async def _sent(
-    transport: Transport,
-    method: str,
-    url: str,
-    body: bytes | None,
-    headers: Mapping[str, str],
-    silence: float,
-    wire: _Wire,
-) -> AsyncIterator[httpx.Response]:
-    """Send a request; the context is entered with the head of its response.
+class _Connections:
+    """The connections to one server: the one that was used last is used next.
 
-    By the transport alone: what a client of httpx adds (cookies, redirects, hooks) is not wanted
-    here, and takes a fifth of the time.
+    Each is a transport of httpx's own. Its client would add cookies, redirects and hooks to every
+    request, which nobody wants here; and its pool looks at every connection for every request,
+    with a system call for each that is idle.
+
+    Args:
+      open_one: Makes a connection, which opens with its first request.
+      most: Connections at a time.
+      silence: Seconds without a byte after which an answer has failed.
+
     """
-    # Imported late, as where the client is opened.
-    import httpx
 
-    timeout = httpx.Timeout(silence, connect=CONNECT_SECONDS, pool=CONNECT_SECONDS).as_dict()
-    extensions = {"trace": wire.note, "timeout": timeout}
-    request = httpx.Request(method, url, content=body, headers=headers, extensions=extensions)
-    response = await transport.handle_async_request(request)
-    wire.is_answered = True
-    try:
-        yield response
-    finally:
-        await response.aclose()
+    def __init__(self, open_one: Callable[[], Transport], *, most: int, silence: float) -> None:
+        self._open = open_one
+        self._idle: deque[tuple[float, Transport]] = deque()
+        self._free = trio.Semaphore(most)
+        self._timeout = {"connect": CONNECT_SECONDS, "read": silence, "write": silence}
+
+    @asynccontextmanager
+    async def sent(
+        self, method: str, url: str, *, extensions: dict[str, Any], **parts: Any
+    ) -> AsyncIterator[httpx.Response]:
+        """Send a request; the context is entered with the head of its response."""
+        # Imported late, as where the client is opened.
+        import httpx
+
+        given = extensions | {"timeout": self._timeout}
+        request = httpx.Request(method, url, extensions=given, **parts)
+        try:
+            self._free.acquire_nowait()
+        except trio.WouldBlock:
+            with trio.move_on_after(CONNECT_SECONDS) as patience:
+                await self._free.acquire()
+            if patience.cancelled_caught:
+                raise httpx.PoolTimeout("every connection is in use") from None
+        transport = self._idle.pop()[1] if self._idle else self._open()
+        try:
+            await self._close_oldest()
+            response = await transport.handle_async_request(request)
+            try:
+                yield response
+            finally:
+                await response.aclose()
+        finally:
+            self._idle.append((trio.current_time(), transport))
+            self._free.release()
+
+    async def _close_oldest(self) -> None:
+        """Close the connection that was idle for longest, if its server may have closed it."""
+        if self._idle and self._idle[0][0] + _KEEPALIVE_SECONDS < trio.current_time():
+            await self._idle.popleft()[1].aclose()
+
+    async def close(self) -> None:
+        """Close all of them; no request is under way."""
+        while self._idle:
+            await self._idle.pop()[1].aclose()
 
 
 class _Wire:
@@ -427,16 +462,17 @@ async def open_http_client(
     # Late: httpx takes 0.15 s to import, which a listener with the mock should not pay.
     import httpx
 
-    used = transport or httpx.AsyncHTTPTransport(
-        # Certificates take 20 ms to load and a loopback server has none.
-        verify=url.startswith("https:"),
-        # HTTP_PROXY is for the world outside; a proxy would answer for our own child.
+    # Certificates take 20 ms to load and a loopback server has none.
+    verified = httpx.create_ssl_context() if url.startswith("https:") else False
+    # HTTP_PROXY is for the world outside; a proxy would answer for our own child.
+    opened = partial(
+        httpx.AsyncHTTPTransport,
+        verify=verified,
         trust_env=False,
-        limits=httpx.Limits(
-            max_connections=slots + 1,
-            max_keepalive_connections=slots + 1,
-            keepalive_expiry=_KEEPALIVE_SECONDS,
-        ),
+        limits=httpx.Limits(max_connections=1, keepalive_expiry=_KEEPALIVE_SECONDS),
+    )
+    connections = _Connections(
+        opened if transport is None else lambda: transport, most=slots + 1, silence=silence
     )
     if authorization is None and api_key is not None:
         authorization = f"Bearer {api_key}"
@@ -447,13 +483,15 @@ async def open_http_client(
         busy=httpx.PoolTimeout,
         silent=(httpx.ReadTimeout, httpx.WriteTimeout),
     )
-    async with used:
+    try:
         yield HttpClient(
-            used,
+            connections,
             errors,
             url=url,
-            silence=silence,
             authorization=authorization,
             key_setting=key_setting,
             secrets=secrets or Secrets(()),
         )
+    finally:
+        with trio.CancelScope(shield=True):
+            await connections.close()
