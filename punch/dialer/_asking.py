@@ -186,7 +186,9 @@ class Asking:
             stops=StopAcrossPeers(begun, stops) if begun and stops else None,
         )
 
-    def elsewhere(self, attempt: Attempt, progress: Progress) -> tuple[Try, Decision] | None:
+    def elsewhere(
+        self, attempt: Attempt, progress: Progress
+    ) -> tuple[Try, Decision, CommandRequest] | None:
         """Where the request of *attempt*, which says that it queues, would be done earlier."""
         if progress.state != "queued" or progress.seconds is None:
             return None
@@ -198,7 +200,7 @@ class Asking:
         own = before.score(candidate) - (before.term(candidate, "queue") or 0.0)
         seconds, now = progress.seconds + own, trio.current_time()
         step = self._books.attempts.move(decision, seconds=seconds, now=now)
-        return None if step is None else (step, decision)
+        return None if step is None else (step, decision, attempt.request)
 
     def beside(
         self,

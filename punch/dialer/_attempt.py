@@ -193,9 +193,8 @@ class Attempt:
         """So many more *tokens*, as far as the answer can have them."""
         return max(0, min(tokens, self._most_tokens - self.tokens - self._held_tokens))
 
-    def waits(self, progress: Progress) -> None:
+    def waits(self, progress: Progress, now: float) -> None:
         """It says that it is not done waiting; while that lasts, it will say so again."""
-        now = trio.current_time()
         works = progress.state == "working"
         self.lateness.signed(now, PROGRESS_PATIENCE, promised=progress.seconds, works=works)
         if works:
@@ -206,19 +205,19 @@ class Attempt:
             self._waits_until = now + max(MIN_PROMISE_SECONDS, promised)
         self._patient_until = max(now, min(now + PROGRESS_PATIENCE, self._waits_until))
 
-    def started(self, provenance: Provenance) -> None:
+    def started(self, provenance: Provenance, now: float) -> None:
         """Its backend works on it now; raises `PeerError` if that is not what was agreed on."""
         check_provenance(
             provenance, request=self.request, candidate=self.candidate, before=self.provenance
         )
         self.provenance = provenance
-        self.started_at = now = trio.current_time()
+        self.started_at = now
         self.lateness.signed(now)
         self._patient_until = now + self._patience
 
-    def heard(self, text: str, tokens: int) -> tuple[str, int]:
+    def heard(self, text: str, tokens: int, now: float) -> tuple[str, int]:
         """It has sent text; what of it, and of what was held back, can be delivered."""
-        tokens = self._in_time(tokens)
+        tokens = self._in_time(tokens, now)
         if self.stops is None:
             return text, tokens
         self._held_tokens += tokens
@@ -228,17 +227,16 @@ class Attempt:
         tokens, self._held_tokens = self._held_tokens, 0
         return text, tokens
 
-    def thought(self, text: str, tokens: int) -> int:
+    def thought(self, text: str, tokens: int, now: float) -> int:
         """It has sent what it thinks; how many of its tokens are believed."""
-        tokens = self._in_time(tokens)
+        tokens = self._in_time(tokens, now)
         self.thought_tokens += tokens
         self.thought_bytes += len(text.encode("utf-8", "surrogatepass"))
         self.tokens += tokens
         return tokens
 
-    def _in_time(self, tokens: int) -> int:
+    def _in_time(self, tokens: int, now: float) -> int:
         """Note when it spoke, of so many *tokens*; how many of them are believed."""
-        now = trio.current_time()
         if self._stalls is None:
             self.first_text_at, self._awaited_before = now, self.awaited
             gap, floor = self._predicted_gap(), floor_within(self.deadline - now)

@@ -65,14 +65,14 @@ class Books:
         self.decisions.append(decision)
         self.log.decided(decision)
 
-    def heard(self, attempt: Attempt, part: Chunk | Reasoning) -> None:
+    def heard(self, attempt: Attempt, part: Chunk | Reasoning, now: float) -> None:
         """A peer has sent a part, of which the caller gets what is certain to be its answer's."""
-        self.delivered.begins()
+        self.delivered.begins(now)
         if type(part) is Reasoning:
             # No stop sequence is looked for in what is thought.
-            self.thought(attempt, part.text, part.tokens)
+            self.thought(attempt, part.text, part.tokens, now)
             return
-        text, tokens = attempt.heard(part.text, part.tokens)
+        text, tokens = attempt.heard(part.text, part.tokens, now)
         if text:
             self.delivered.check_length(attempt.peer_id, text)
             self.text(attempt, text, tokens)
@@ -84,12 +84,12 @@ class Books:
         self.delivered.append(attempt, text, tokens)
         self.attempts.delivered(tokens=tokens, characters=len(text), digest=self.delivered.digest)
 
-    def thought(self, attempt: Attempt, text: str, tokens: int) -> None:
+    def thought(self, attempt: Attempt, text: str, tokens: int, now: float) -> None:
         """A peer has told what it thinks, and the caller has it: no part of the answer."""
         if self._said_no:
             self._was_taken_by(attempt.candidate)
         self.delivered.check_length(attempt.peer_id, text)
-        self.delivered.think(attempt, text, tokens)
+        self.delivered.think(attempt, text, tokens, now)
 
     def not_asked(self, candidate: Candidate, reason: Reason, error: PeerError) -> None:
         """A candidate was chosen and could not even be asked."""
@@ -97,7 +97,7 @@ class Books:
         self._dispatch.failed(candidate, error, asked_at=trio.current_time())
         self.log.not_asked(candidate, reason, error)
 
-    def ended(self, attempt: Attempt, outcome: Outcome, *, now: float) -> None:
+    def ended(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
         """An attempt is over *now*: its peer is told so, if that did not end it itself.
 
         Raises `EnginesDied` where that ends the request, also if another peer works on it: its
@@ -160,7 +160,7 @@ class Books:
             self._dispatch.doubted(asked, weight)
         self._said_no.clear()
 
-    def finished(self, attempt: Attempt, outcome: Outcome, *, now: float) -> CommandResponse:
+    def finished(self, attempt: Attempt, outcome: Outcome, now: float) -> CommandResponse:
         """The last attempt is a success: its last text is delivered, and the answer is whole."""
         response = outcome.response
         assert response is not None, "a success comes with a response"
@@ -168,14 +168,14 @@ class Books:
         attempt.provenance = response.provenance
         if result.reasoning and not attempt.thought_bytes:
             # A peer that tells it with its last word only.
-            self.thought(attempt, result.reasoning, 0)
+            self.thought(attempt, result.reasoning, 0, now)
         text, tokens = attempt.last_heard(result.text, response.usage.completion_tokens)
         if text:
             self.text(attempt, text, tokens)
         else:
             attempt.delivered("", tokens)
         self._tell_of_simulation(attempt)
-        self.ended(attempt, outcome, now=now)
+        self.ended(attempt, outcome, now)
         return self.delivered.whole(response, result, **self._story())
 
     def _tell_of_simulation(self, attempt: Attempt) -> None:

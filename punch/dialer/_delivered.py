@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
-import trio
 
 from ..capability import PeerId
 from ..exceptions import PeerFailed
@@ -109,10 +108,10 @@ class Delivered:
         self.tokens = tokens
         self.segments += segments
 
-    def begins(self) -> None:
+    def begins(self, now: float) -> None:
         """Text has come, even if none of it can be given to the caller yet."""
         if self.first_text_at is None:
-            self.first_text_at = trio.current_time()
+            self.first_text_at = now
 
     def check_length(self, peer_id: PeerId, text: str) -> None:
         """Raise `PeerFailed` if *text* is more than the answer can have."""
@@ -131,14 +130,14 @@ class Delivered:
         self.provenance = attempt.provenance
         self.chat_template = attempt.candidate.offer.chat_template
 
-    def think(self, attempt: Attempt, text: str, tokens: int) -> None:
+    def think(self, attempt: Attempt, text: str, tokens: int, now: float) -> None:
         """Tell the caller what a peer thinks; *text* is no part of the answer."""
         if self._thinker is not None and self._thinker is not attempt:
             text = APART + text
         self._thinker = attempt
         self.parts.append(Thought(text))
         self._thought_characters += len(text)
-        tokens = attempt.thought(text, tokens)
+        tokens = attempt.thought(text, tokens, now)
         self.tokens += tokens
         self.provenance, self.chat_template = (
             attempt.provenance,

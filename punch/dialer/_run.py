@@ -68,6 +68,7 @@ class Run:
         self._live: list[Attempt] = []
         self._hedging = Hedging(dispatch.hedge)
         self._was_begun = False
+        self._elsewhere: tuple[Try, Decision, CommandRequest] | None = None
         self._alarm = Alarm(dispatch.alarms)
 
     @property
@@ -90,13 +91,16 @@ class Run:
     async def advance(self, until: float) -> None:
         """Go on until there is more text, or the end, or it is *until* by trio's clock."""
         parts = self.parts
-        had = len(parts)
+        had, now = len(parts), trio.current_time()
         try:
             while len(parts) == had and self.response is None:
                 if not self._live:
                     await self._ask_next()
-                elif not await self._listen() and not await self._wait(until):
-                    return
+                    now = trio.current_time()
+                elif not self._listen(now):
+                    if now >= until:
+                        return
+                    now = await self._wait(until, since=now)
         except PunchError as error:
             self.error = error
             self._drop_all()
@@ -113,7 +117,7 @@ class Run:
         attempt = self._live[0]
         if attempt.stops is None and (chunk := attempt.call.text_nowait()) is not None:
             try:
-                self._take(attempt, chunk)
+                self._take(attempt, chunk, trio.current_time())
             except PeerError as error:
                 self._end(attempt, lost(error))
 
@@ -132,6 +136,10 @@ class Run:
 
     async def _ask_next(self) -> None:
         """Decide whom to ask, and ask; raises when there is nobody."""
+        if self._elsewhere is not None:
+            found, self._elsewhere = self._elsewhere, None
+            await self._ask(*found)
+            return
         dispatch, attempts = self._dispatch, self.books.attempts
         request = self.books.delivered.remaining_request()
         if request is None:
@@ -161,14 +169,13 @@ class Run:
         if attempt is not None:
             self._live.append(attempt)
 
-    async def _move(self, attempt: Attempt, progress: Progress) -> None:
-        """Leave a queue if another peer would be done earlier."""
+    def _move(self, attempt: Attempt, progress: Progress) -> None:
+        """Leave a queue if another peer would be done earlier, which is asked next."""
         if len(self._live) > 1:
             return
-        found = self._asking.elsewhere(attempt, progress)
-        if found is not None:
+        self._elsewhere = self._asking.elsewhere(attempt, progress)
+        if self._elsewhere is not None:
             self._end(attempt, dropped(attempt))
-            await self._ask(*found, attempt.request)
 
     async def _hedge(self, late: Attempt | None = None) -> None:
         """Ask a second peer, beside one that is *late* or as was wished, if it can be paid."""
@@ -179,25 +186,25 @@ class Run:
 
     # ---- listening ----
 
-    async def _listen(self) -> bool:
+    def _listen(self, now: float) -> bool:
         """Take what comes next from the peers that were asked; false if nothing is there."""
         for attempt in self._live:
             try:
                 part = attempt.call.receive_nowait()
                 if part is None:
                     continue
-                self._take(attempt, part)
+                self._take(attempt, part, now)
             except PeerError as error:
                 self._end(attempt, lost(error))
             else:
                 if type(part) is Progress:
-                    await self._move(attempt, part)
+                    self._move(attempt, part)
             return True
         return False
 
-    async def _wait(self, until: float) -> bool:
-        """Wait for the peers, as long as that makes sense; false if it is *until* already."""
-        live, since = self._live, trio.current_time()
+    async def _wait(self, until: float, *, since: float) -> float:
+        """Wait for the peers, as long as that makes sense; returns the time after that."""
+        live = self._live
         patience = min([attempt.patient_until for attempt in live])
         late_at = live[0].lateness.late_at if len(live) == 1 else math.inf
         limit = min(self.deadline, self._hedging.due_at, patience, late_at, until)
@@ -210,7 +217,7 @@ class Run:
             for attempt in live:
                 attempt.awaited += now - since
         if now < limit or any(attempt.call.has_news for attempt in live):
-            return True
+            return now
         if now >= self.deadline:
             raise self.books.attempts.out_of_time()
         if now >= self._hedging.due_at:
@@ -219,7 +226,7 @@ class Run:
             await self._hedge(live[0])
         for late in [attempt for attempt in live if attempt.is_overdue(now)]:
             self._overdue(late)
-        return now < until
+        return trio.current_time()
 
     def _overdue(self, attempt: Attempt) -> None:
         """A peer is silent for longer than is usual: give it up if another could do better."""
@@ -228,29 +235,29 @@ class Run:
             return
         self._end(attempt, given_up(attempt))
 
-    def _take(self, attempt: Attempt, part: FromListener) -> None:
+    def _take(self, attempt: Attempt, part: FromListener, now: float) -> None:
         if type(part) is Chunk or type(part) is Reasoning:
-            self._deliver(attempt, part)
+            self._deliver(attempt, part, now)
         elif type(part) is CommandResponse:
-            self._finish(attempt, part)
+            self._finish(attempt, part, now)
         elif type(part) is Started:
-            attempt.started(part.provenance)
+            attempt.started(part.provenance, now)
             self._was_begun = True
         elif type(part) is Progress:
             self.progress = part
             if part.prompt_tokens is not None and not self.parts:
                 self.prompt = part
-            attempt.waits(part)
+            attempt.waits(part, now)
 
-    def _deliver(self, attempt: Attempt, part: Chunk | Reasoning) -> None:
+    def _deliver(self, attempt: Attempt, part: Chunk | Reasoning, now: float) -> None:
         """Take text from a peer, and give the caller what is certain to belong to the answer."""
         self._won(attempt)
-        self.books.heard(attempt, part)
+        self.books.heard(attempt, part, now)
         if attempt.stops is not None and attempt.stops.stopped:
             self._end(attempt, STOPPED)
             self.response = self.books.ended_by(attempt, "stop", attempt.stops.found)
 
-    def _finish(self, attempt: Attempt, response: CommandResponse) -> None:
+    def _finish(self, attempt: Attempt, response: CommandResponse, now: float) -> None:
         """Take the peer's last word, and the text that comes with it."""
         self._dispatch.reported(attempt.candidate, response)
         outcome = finished(attempt, response, delivered=self.books.delivered)
@@ -259,7 +266,7 @@ class Run:
         if outcome.response is not None:
             self._won(attempt)
             self._live.remove(attempt)
-            self.response = self.books.finished(attempt, outcome, now=trio.current_time())
+            self.response = self.books.finished(attempt, outcome, now)
             return
         self._end(attempt, outcome)
         if isinstance(outcome.error, DeadlineExceeded):
@@ -275,7 +282,7 @@ class Run:
 
     def _end(self, attempt: Attempt, outcome: Outcome) -> None:
         self._live.remove(attempt)
-        self.books.ended(attempt, outcome, now=trio.current_time())
+        self.books.ended(attempt, outcome, trio.current_time())
 
     def _drop_all(self) -> None:
         self._asking.leave()

@@ -11,7 +11,7 @@ from ..capability import PeerId
 from ..peers import Candidate
 from ._filters import Filter
 from ._request import RouteRequest
-from .kinds._kind import Kind, kind_of
+from .kinds._kind import Kind, kind_of, word_of
 from .starts import NO_STARTS, Startable
 
 
@@ -187,28 +187,49 @@ class Decision:
 
     def as_dict(self, *, candidates: int = 8) -> dict[str, Any]:
         """Plain data for logs and JSON, with at most *candidates* of them spelled out."""
-        kept = list(map(self._kept, self.order[:candidates], self.terms))
-        lost = [self._lost(one, by) for one, by in self.removed[: candidates - len(kept)]]
+        order, removed = self.order[:candidates], self.removed
         return {
             "policy": self.policy,
             "unit": self.unit,
-            "peers": len(self.order) + len(self.removed),
+            "peers": len(self.order) + len(removed),
             "explored": self.explored,
             "candidates": [
                 {
-                    **_as_dict(one),
-                    "score": one.score,
-                    "terms": one.terms,
-                    "hot": one.hot,
-                    "cached_tokens": one.cached_tokens,
+                    **self._spelled(one),
+                    "score": sum(terms),
+                    "terms": dict(zip(self.term_names, terms, strict=True)),
+                    "hot": one.id in self.hot,
+                    "cached_tokens": self.request.cached_tokens.get(one.id, 0),
                 }
-                for one in kept
+                for one, terms in zip(order, self.terms, strict=False)
             ]
             + [
-                {**_as_dict(one), "removed_by": one.removed_by, "reason": one.reason}
-                for one in lost
+                {
+                    **self._spelled(one),
+                    "removed_by": by.name,
+                    "reason": by.why(self.request, one, self.now),
+                }
+                for one, by in removed[: candidates - len(order)]
             ],
         }
+
+    def _spelled(self, candidate: Candidate) -> dict[str, Any]:
+        start = self.starts.get(candidate.id)
+        found: dict[str, Any] = {"peer_id": candidate.peer_id, "backend": candidate.lane.backend}
+        if (word := word_of(candidate, start)) is not None:
+            found["kind"] = word
+        if start is not None or candidate.is_one_of_several:
+            found |= {"offer": candidate.offer.id, "lane": candidate.lane.id}
+        if start is not None:
+            found["start"] = {
+                "seconds": start.seconds,
+                "under_way": start.is_under_way,
+                "waiting": start.waiting,
+                "workers": start.offer.workers,
+                "owners": list(start.offer.owners),
+                "plan": start.offer.plan,
+            }
+        return found
 
     def _kept(self, candidate: Candidate, terms: tuple[float, ...]) -> Assessment:
         return Assessment(
@@ -233,21 +254,3 @@ class Decision:
         if start is not None or candidate.is_one_of_several:
             named |= {"offer": candidate.offer.id, "lane": candidate.lane.id, "start": start}
         return named
-
-
-def _as_dict(one: Assessment) -> dict[str, Any]:
-    found: dict[str, Any] = {"peer_id": one.peer_id, "backend": one.backend}
-    if one.kind is not None:
-        found["kind"] = one.kind.word
-    if one.lane is not None:
-        found |= {"offer": one.offer, "lane": one.lane}
-    if (start := one.start) is not None:
-        found["start"] = {
-            "seconds": start.seconds,
-            "under_way": start.is_under_way,
-            "waiting": start.waiting,
-            "workers": start.offer.workers,
-            "owners": list(start.offer.owners),
-            "plan": start.offer.plan,
-        }
-    return found

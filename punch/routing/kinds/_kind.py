@@ -76,6 +76,17 @@ def brief(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds >= 100 else f"{seconds:.3g} s"
 
 
+def word_of(candidate: Candidate, start: Startable | None = None) -> str | None:
+    """The word of its kind alone; see `kind_of`."""
+    if not candidate.is_offered:
+        return None
+    if start is not None:
+        return TO_START
+    if candidate.offer.split:
+        return SPLIT
+    return HERE if candidate.peer.is_here else PEER
+
+
 def kind_of(candidate: Candidate, start: Startable | None = None) -> Kind | None:
     """The kind of *candidate*; `None` if it offers nothing that was asked for.
 
@@ -84,14 +95,15 @@ def kind_of(candidate: Candidate, start: Startable | None = None) -> Kind | None
       start: What would have to be started for it, if it does not run.
 
     """
-    if not candidate.is_offered:
+    word = word_of(candidate, start)
+    if word is None:
         return None
     is_here = candidate.peer.is_here
     if start is not None:
         workers = start.offer.workers
         is_known = workers > 0 or not start.offer.offer.split
         return Kind(
-            word=TO_START,
+            word=word,
             is_here=is_here,
             machines=workers + 1 if is_known else None,
             is_plain=start.offer.offer.plain_rpc,
@@ -99,7 +111,6 @@ def kind_of(candidate: Candidate, start: Startable | None = None) -> Kind | None
             is_under_way=start.is_under_way,
         )
     offer = candidate.offer
-    word = SPLIT if offer.split else HERE if is_here else PEER
     return Kind(
         word=word,
         is_here=is_here,
