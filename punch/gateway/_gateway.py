@@ -109,6 +109,9 @@ class Shared:
     hand_over: HandOver | None = None
     """Gives connections to the process that is to answer; `None` if that is always this one."""
 
+    give_way: Callable[[int], Awaitable[None]] | None = None
+    """Waits a moment where others have fewer connections than this process has."""
+
     new_id: Callable[[], str] = new_request_id
     """Makes the ids of requests, so that they lead to this process."""
 
@@ -346,6 +349,11 @@ async def open_gateway(router: Router, parts: GatewayParts | None = None) -> Asy
         drain=settings.drain,
         spell=spell_bad_request,
         websockets=application.websockets,
-        sharing=Sharing(accepts=shared.accepts, sockets=shared.sockets, hand_over=hand_over),
+        sharing=Sharing(
+            accepts=shared.accepts,
+            sockets=shared.sockets,
+            hand_over=hand_over,
+            give_way=shared.give_way,
+        ),
     ) as server:
         yield Gateway(server, application)

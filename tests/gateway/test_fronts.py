@@ -8,6 +8,7 @@ import pickle
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
 from punch.dialer import new_request_id
 from punch.events import (
@@ -33,6 +35,7 @@ from punch.gateway.fronts._messages import Lines, Told
 from punch.gateway.fronts._placing import GATEWAY, Placing
 from punch.gateway.fronts._switchboard import Switchboard
 from punch.gateway.fronts._telling import Retelling, open_telling
+from punch.gateway.fronts._turns import Turns, turns_beside
 from punch.wire import MARK, mark_of
 
 CHAT = "/v1/chat/completions"
@@ -261,6 +264,31 @@ async def test_the_log_of_a_front_is_written_by_the_gateway(
     ]
     assert "hello you" in caplog.text
     assert "raise ValueError" in caplog.text
+
+
+# ---- turns ----
+
+
+async def test_a_front_gives_way_only_to_one_that_has_fewer(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """A moment is enough for one that rests; one that is gone is not waited for."""
+    path = turns_beside(tmp_path / "fronts")
+    Turns.make(path, 3)
+    first, second = Turns(path, 0), Turns(path, 1)
+
+    async def waited(turns: Turns, connections: int) -> bool:
+        before = trio.current_time()
+        await turns.give_way(connections)
+        return trio.current_time() > before
+
+    assert [await waited(first, 5), await waited(second, 4)] == [False, False]
+    assert [await waited(first, 5), await waited(second, 5)] == [True, False]
+    assert await waited(first, 5) is False
+    assert await waited(second, 9) is True
+    first.close()
+    assert await waited(second, 9) is False
+    second.close()
 
 
 # ---- the switchboard ----

@@ -16,7 +16,7 @@ from ..._background import open_background
 from ..._logs import get_logger
 from ...exceptions import ConfigurationError
 from ...gateway import Gateway
-from ...gateway.fronts import Place, Switchboard, offset_here
+from ...gateway.fronts import Place, Switchboard, Turns, offset_here, turns_beside
 from ...gateway.server import DRAIN_SECONDS
 from ...processes import Child, LastLines, Restarts, describe_exit, open_child
 from ...settings import GatewaySettings
@@ -81,6 +81,7 @@ async def open_fronts(
     with tempfile.TemporaryDirectory(prefix="punch-", ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "fronts"
         listener = _listen(path)
+        Turns.make(turns_beside(path), settings.processes)
         async with open_background() as nursery:
             nursery.start_soon(_accept, listener, switchboard, nursery)
             kept = [_Kept(place) for place in switchboard.places]
@@ -168,10 +169,17 @@ async def _keep(kept: _Kept, path: Path, ending: trio.Event) -> None:
                 nursery.start_soon(lines.read, child.stderr)
                 nursery.start_soon(_note_ready, kept, restarts)
                 nursery.start_soon(_end_with, child, ending)
-                await child.wait()
+                try:
+                    await child.wait()
+                except trio.Cancelled:
+                    # Told twice to end, or something has failed: nobody waits for requests.
+                    child.kill()
+                    raise
                 # What it printed last is still in the pipe.
                 nursery.cancel_scope.deadline = trio.current_time() + 0.2
         kept.child = None
+        # However it ended: a connection must not be left to it.
+        Turns(turns_beside(path), number).close()
         if ending.is_set():
             return
         assert child.returncode is not None

@@ -8,6 +8,7 @@ from ._front import Front, SharedClock, offset_here, open_front
 from ._log_lines import log_lines_to
 from ._switchboard import Place, Switchboard
 from ._telling import open_telling
+from ._turns import Turns, turns_beside
 
 __all__ = [
     "Switchboard",
@@ -16,6 +17,8 @@ __all__ = [
     "Front",
     "open_telling",
     "log_lines_to",
+    "Turns",
+    "turns_beside",
     "SharedClock",
     "offset_here",
 ]

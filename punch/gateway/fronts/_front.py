@@ -21,6 +21,7 @@ from ._link import Link, open_link
 from ._messages import Connection, Hello, Ready, Report, Start
 from ._placing import Placing
 from ._switchboard import home_of
+from ._turns import Turns, turns_beside
 
 # The gateway answers at once, unless it is very busy or gone.
 HELLO_SECONDS = 10.0
@@ -63,7 +64,15 @@ def offset_here() -> float:
 class Front:
     """The front that this process is. Made by `open_front`."""
 
-    def __init__(self, link: Link, number: int, start: Start, sockets: list[socket.socket]) -> None:
+    def __init__(
+        self,
+        link: Link,
+        number: int,
+        start: Start,
+        *,
+        sockets: list[socket.socket],
+        turns: Turns,
+    ) -> None:
         self.link = link
         """Leads to the gateway."""
         self.start = start
@@ -72,6 +81,7 @@ class Front:
         self.shared = Shared(
             sockets=tuple(sockets),
             hand_over=self._hand_over,
+            give_way=turns.give_way,
             new_id=lambda: self._placing.own_id(new_request_id),
         )
         """What its gateway shares with the others."""
@@ -147,9 +157,11 @@ async def open_front(path: Path, number: int) -> AsyncIterator[Front]:
                 raise NotRunning("the gateway whose front this is says nothing")
         for each in sockets:
             each.setblocking(False)
+        turns = Turns(turns_beside(path), number)
         try:
-            yield Front(link, number, start, sockets)
+            yield Front(link, number, start, sockets=sockets, turns=turns)
         finally:
+            turns.close()
             await link.flush(FLUSH_SECONDS)
             for each in sockets:
                 each.close()

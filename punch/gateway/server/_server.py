@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import math
 import socket
-from collections.abc import AsyncIterator, Callable, Container, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -61,6 +61,10 @@ class Sharing:
     hand_over: HandOver | None = None
     """Gives connections to the process that is to answer; `None` if that is always this one."""
 
+    give_way: Callable[[int], Awaitable[None]] | None = None
+    """Given how many connections there are, waits a moment where others have fewer: then a further
+    one is for them to accept."""
+
 
 ALONE = Sharing()
 
@@ -74,6 +78,7 @@ class Server:
       spell: Makes the answer to an error that the application never hears of.
       websockets: Paths at which the application takes WebSockets.
       hand_over: Gives connections to other processes, see `Sharing`.
+      give_way: Leaves some to others before it accepts, see `Sharing`.
 
     """
 
@@ -84,8 +89,10 @@ class Server:
         spell: Spell = plain,
         websockets: Container[str] = frozenset(),
         hand_over: HandOver | None = None,
+        give_way: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
         self._hand_over = hand_over
+        self._give_way = give_way
         self._spell = spell
         self._websockets = websockets
         self._limits = limits
@@ -120,6 +127,9 @@ class Server:
         """Accept at one listener, and back off where the system gives no descriptor more."""
         while True:
             try:
+                if self._give_way is not None:
+                    await trio.lowlevel.wait_readable(listener.socket)
+                    await self._give_way(self.connections)
                 stream = await listener.accept()
             except OSError as error:
                 if error.errno not in _SHORTAGES:
@@ -252,7 +262,7 @@ async def open_server(
 
     """
     descriptors = raise_descriptor_limit()
-    server = Server(app, limits, spell, websockets, sharing.hand_over)
+    server = Server(app, limits, spell, websockets, sharing.hand_over, sharing.give_way)
     # The rest is for peers, files and what a connection needs besides its own.
     server.limit = min(limits.connections, max(MIN_CONNECTIONS, int(descriptors * SHARE)))
     listeners: list[trio.SocketListener] = []
