@@ -33,7 +33,6 @@ from ..wire import (
     LoadReport,
     Session,
     check_request,
-    fingerprint,
     greeting,
 )
 from ._adverts import DEFAULT_REPORT_DELAY_SECONDS, Adverts
@@ -249,14 +248,13 @@ class Executor:
         """The recording for *reader*: the one that is there already, or a new one."""
         call, now = reader.call, reader.arrived_at
         request = call.request
-        mark = fingerprint(request)
-        recording = self._recordings.find(call.dialer, request, mark, now=now)
+        recording = self._recordings.find(call.dialer, request, now=now)
         if recording is None:
             if self._draining:
                 raise PeerRefused("shutting down")
             asker = self.askers.within(call, reader.machine)
             lane, offer = self.lanes.choose(request, asker.caps)
-            recording = self._recordings.open(call.dialer, request, mark, asker)
+            recording = self._recordings.open(call.dialer, request, asker)
             request = asker.caps.within(request)
             self._nursery.start_soon(self._make, lane, recording, request, offer, now)
         return recording

@@ -65,11 +65,10 @@ class Recording:
     The task that makes it runs in `scope` and calls `say`, `begin`, `add` and at last `end`.
     """
 
-    def __init__(
-        self, dialer: PeerId, request: CommandRequest, mark: bytes, asker: Asker | None = None
-    ) -> None:
+    def __init__(self, dialer: PeerId, request: CommandRequest, asker: Asker | None = None) -> None:
         self.key = key_of(dialer, request)
-        self.fingerprint = mark
+        self.asked: CommandRequest | bytes = request
+        """What it answers, or the fingerprint of that."""
         self.scope = trio.CancelScope()
         """Cancelled when the last reader has left, or when the time of all is up."""
         self.asker = asker or Asker(claimant=dialer)

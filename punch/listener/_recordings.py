@@ -37,6 +37,11 @@ KEPT_BYTES = 32 << 20
 
 LOGPROB_BYTES = 128
 
+# A short question is kept with its answer, in some 4 KB: its fingerprint takes more time than all
+# else that is done here, and is hardly ever asked for. Of a longer one the fingerprint is kept.
+SHORT_BYTES = 1024
+SHORT_MESSAGES = 8
+
 
 @attrs.frozen(kw_only=True)
 class RecordingStatistics:
@@ -76,9 +81,7 @@ class Recordings:
             running=len(self._running), kept=len(self._kept), kept_bytes=self._kept_bytes
         )
 
-    def find(
-        self, dialer: PeerId, request: CommandRequest, mark: bytes, *, now: float
-    ) -> Recording | None:
+    def find(self, dialer: PeerId, request: CommandRequest, *, now: float) -> Recording | None:
         """The recording of this very request, if there is one.
 
         Raises:
@@ -92,7 +95,7 @@ class Recordings:
             found = None
         if found is None and key in self._kept:
             found = self._kept[key][2]
-        if found is not None and found.fingerprint != mark:
+        if found is not None and _fingerprint(found.asked) != request.fingerprint:
             raise RequestConflict(
                 f"request_id {request.request_id!r} was used for another request; "
                 "give each request its own"
@@ -100,14 +103,10 @@ class Recordings:
         return found
 
     def open(
-        self,
-        dialer: PeerId,
-        request: CommandRequest,
-        mark: bytes,
-        asker: Asker | None = None,
+        self, dialer: PeerId, request: CommandRequest, asker: Asker | None = None
     ) -> Recording:
         """A recording of a request that is not known, which *asker* asks for."""
-        recording = Recording(dialer, request, mark, asker)
+        recording = Recording(dialer, request, asker)
         self._running[recording.key] = recording
         return recording
 
@@ -128,6 +127,8 @@ class Recordings:
                 recording.scope.cancel()
 
     def _keep(self, recording: Recording, completion: Completion, now: float) -> None:
+        if isinstance(recording.asked, CommandRequest) and not _is_short(recording.asked):
+            recording.asked = recording.asked.fingerprint
         size = len(completion.text.encode("utf-8", "replace"))
         size += sum(8 * len(vector) for vector in completion.embeddings)
         size += sum(len(call.name) + len(call.arguments) for call in completion.tool_calls)
@@ -166,3 +167,13 @@ class Recordings:
             holding.size -= size
             if not holding.answers:
                 del self._holdings[key[0]]
+
+
+def _is_short(request: CommandRequest) -> bool:
+    """Whether *request* takes little memory: short texts, and no tools, pictures or schema."""
+    is_short = request.size <= SHORT_BYTES and len(request.messages) <= SHORT_MESSAGES
+    return is_short and not request.needs
+
+
+def _fingerprint(asked: CommandRequest | bytes) -> bytes:
+    return asked.fingerprint if isinstance(asked, CommandRequest) else asked

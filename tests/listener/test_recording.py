@@ -40,7 +40,6 @@ from punch.wire import (
     Thought,
     Timings,
     Usage,
-    fingerprint,
     greeting,
 )
 
@@ -266,6 +265,27 @@ async def test_another_body_with_the_same_id_is_a_conflict(
         False,
     )
     assert text == WHOLE
+
+
+@pytest.mark.parametrize("words", [1, 1000], ids=["short", "long"])
+async def test_a_kept_answer_knows_its_question_however_long(
+    words: int, autojump_clock: MockClock
+) -> None:
+    """And a long prompt is not kept for that."""
+    turn = ChatMessage(role="user", content="go on " * words)
+    other = ChatMessage(role="user", content="go on " * (words - 1) + "go up ")
+    backend, request = Counting(), attrs.evolve(ASK, messages=(turn,))
+    with trio.fail_after(LIMIT):
+        async with listening(backend) as (executor, dial):
+            session, _ = await dial()
+            first, again, refused = [
+                (await read(session.ask(attrs.evolve(ASK, messages=(message,)))))[2].status
+                for message in (turn, turn, other)
+            ]
+            (kept,) = executor._recordings._kept.values()
+    assert (first, again, refused) == ("success", "success", "error")
+    assert backend.asked == 1
+    assert kept[2].asked == (request.fingerprint if words > 1 else request)
 
 
 async def test_an_error_is_not_kept(autojump_clock: MockClock) -> None:
@@ -616,7 +636,7 @@ async def test_a_stored_answer_starts_with_where_it_comes_from(autojump_clock: M
 def ended(recordings: Recordings, name: str, size: int, now: float, dialer: str = "d") -> None:
     """A recording of so much text, which has ended."""
     request = attrs.evolve(ASK, request_id=name)
-    recording = recordings.open(PeerId(dialer), request, fingerprint(request))
+    recording = recordings.open(PeerId(dialer), request)
     completion = Completion(text="x" * size)
     recording.end(CommandResponse(request_id=name, status="success", result=completion))
     recordings.finish(recording, now=now)
@@ -625,7 +645,7 @@ def ended(recordings: Recordings, name: str, size: int, now: float, dialer: str 
 def is_kept(recordings: Recordings, name: str, now: float, dialer: str = "d") -> bool:
     """Whether there is an answer for this id."""
     request = attrs.evolve(ASK, request_id=name)
-    return recordings.find(PeerId(dialer), request, fingerprint(request), now=now) is not None
+    return recordings.find(PeerId(dialer), request, now=now) is not None
 
 
 async def test_the_number_of_kept_answers_is_bounded() -> None:
@@ -711,7 +731,7 @@ def joined(recording: Recording, call: ServerCall, nursery: trio.Nursery | None 
 
 async def test_a_recording_lives_as_long_as_its_readers_gave_it(autojump_clock: MockClock) -> None:
     """The one who waits longest counts; without any there is the grace for coming back."""
-    recording = Recording(DIALER, ASK, b"")
+    recording = Recording(DIALER, ASK)
     began = trio.current_time()
     readers = [joined(recording, Listening(timeout=timeout)) for timeout in (100.0, 10.0)]
     assert recording.scope.deadline == began + 100.0
@@ -725,7 +745,7 @@ async def test_a_recording_lives_as_long_as_its_readers_gave_it(autojump_clock: 
 
 async def test_nobody_holds_a_slot_for_ever_by_coming_back(autojump_clock: MockClock) -> None:
     """However often, and however long it says that it waits."""
-    recording = Recording(DIALER, ASK, b"")
+    recording = Recording(DIALER, ASK)
     began = trio.current_time()
     while trio.current_time() < began + MAX_SECONDS - 5.0:
         reader = joined(recording, Listening(timeout=None))
@@ -937,7 +957,7 @@ async def test_a_reader_of_minor_0_is_told_no_thoughts_and_all_their_tokens(
     minor: int, interval: float, autojump_clock: MockClock
 ) -> None:
     """And whoever makes them never waits for it."""
-    recording = Recording(DIALER, ASK, b"")
+    recording = Recording(DIALER, ASK)
     call = Taking(minor, interval=interval)
     async with trio.open_nursery() as nursery:
         joined(recording, call, nursery)
@@ -955,7 +975,7 @@ async def test_who_makes_thoughts_does_not_wait_for_a_reader_that_is_told_none(
     autojump_clock: MockClock,
 ) -> None:
     """Also where that reader has not looked yet, and so seems to be behind."""
-    recording = Recording(DIALER, ASK, b"")
+    recording = Recording(DIALER, ASK)
     call = Taking(0)
     recording.begin(Provenance(kind="simulated", backend="test"), trio.current_time())
     with trio.fail_after(10):

@@ -17,7 +17,7 @@ HERE = Provenance(kind="real", backend="test")
 
 def recording() -> Recording:
     """One that nobody reads."""
-    return Recording(PeerId("d"), ASK, b"")
+    return Recording(PeerId("d"), ASK)
 
 
 async def test_a_begun_request_counts_its_prompt_until_there_is_text() -> None:
