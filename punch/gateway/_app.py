@@ -6,8 +6,8 @@ Keys, page origins and paths are checked here; what a route answers is left to i
 from __future__ import annotations
 
 import ipaddress
-import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -23,6 +23,7 @@ from ..exceptions import ConfigurationError, PunchError, Unauthorized
 from ._client import Receive, Send
 from ._endpoint import Endpoint, Scope, Service, send_refusal
 from ._errors import ANTHROPIC_VERSION, Refusal, dialect_of, internal, refusal_of
+from ._json import as_json
 from .keys._keys import Key, KeyStore
 from .server import ClientGone, discarding_body, has_body
 
@@ -84,11 +85,11 @@ class JsonRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if self._anthropic is not None and ANTHROPIC_VERSION in dict(scope["headers"]):
+        if self._anthropic is not None and ANTHROPIC_VERSION in scope["punch.headers"]:
             value = self._anthropic(scope)
         else:
             value = self._value(scope.get("path_params", {}))
-        data = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+        data = as_json(value).encode(errors="replace")
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(data)).encode()),
@@ -287,6 +288,7 @@ def usual_path(path: str) -> str:
     return f"/v1{bare}" if first in _UNDER_V1 else bare
 
 
+@lru_cache(maxsize=64)
 def is_own_name(host: str) -> bool:
     """Whether *host* can only mean this machine, or says its address outright."""
     name = host.rstrip(".").lower()
@@ -352,7 +354,7 @@ class Application:
         """Answer one request."""
         if scope["type"] not in ("http", "websocket"):
             return
-        headers = dict(scope["headers"])
+        headers = scope["punch.headers"] = dict(scope["headers"])
         if scope["path"] not in self._endpoints:
             scope = {**scope, "path": usual_path(scope["path"])}
         answer = _Sender(send, self.door.cors.headers(headers), scope["type"])

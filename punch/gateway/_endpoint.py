@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -181,7 +181,7 @@ class Endpoint(ABC, Generic[B]):
             refusal = self._refusal(error, record)
             record.error_code = refusal.cause
             work = partial(say, refusal, record, send)
-            if reservation.is_read or not has_body(dict(scope["headers"])):
+            if reservation.is_read or not has_body(scope["punch.headers"]):
                 await work()
                 return
             # The rest of the body is unread, and would be taken for the next request.
@@ -227,7 +227,7 @@ class Endpoint(ABC, Generic[B]):
         self, record: RequestRecord, scope: Scope, receive: Receive, reservation: BodyReservation
     ) -> tuple[Key | None, str | None, ParsedRequest]:
         """The key, the model in the words of its list, and what to ask."""
-        headers = dict(scope["headers"])
+        headers = scope["punch.headers"]
         key: Key | None = scope.get("punch.key")
         record.request_id = self.service.new_id()
         record.key_id = key_id_in(scope)
@@ -290,7 +290,7 @@ def words_of(request: CommandRequest) -> str:
     return request.prompt or (request.inputs[0] if request.inputs else "")
 
 
-def request_id_in(headers: dict[bytes, bytes]) -> str | None:
+def request_id_in(headers: Mapping[bytes, bytes]) -> str | None:
     """The client's own id, if it sent one; raises `Refusal` if that cannot be one."""
     value = headers.get(REQUEST_ID)
     if value is None:
@@ -307,7 +307,7 @@ def request_id_in(headers: dict[bytes, bytes]) -> str | None:
     )
 
 
-def check_media_type(headers: dict[bytes, bytes], *, anything: bool) -> None:
+def check_media_type(headers: Mapping[bytes, bytes], *, anything: bool) -> None:
     """Refuse a body that is not JSON; with *anything*, trust any media type, as Ollama does."""
     given = headers.get(b"content-type", b"").decode("latin-1")
     kind = given.split(";")[0].strip().lower()

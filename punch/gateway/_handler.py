@@ -8,7 +8,6 @@ subscribers and headers say is `RequestAccount`'s, and how an answer is spelled 
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
@@ -24,6 +23,7 @@ from ..exceptions import DeadlineExceeded, PunchError
 from ..wire import CommandRequest, Thought
 from ._client import Client, Receive, Send
 from ._errors import Refusal, internal, out_of_time_in_queue, refusal_of, without_traceback
+from ._json import as_json
 from ._live import LiveRequests, RequestAccount
 from ._shape import StreamShape, WholeShape
 from .keys._charging import believed
@@ -140,8 +140,7 @@ class RequestHandler:
         except Refusal as refusal:
             self._failure = refusal
             return
-        body = json.dumps(whole, ensure_ascii=False, separators=(",", ":"))
-        await self._client.send_whole(body.encode(errors="replace"))
+        await self._client.send_whole(as_json(whole).encode(errors="replace"))
 
     async def _collect_all(self, requests: Sequence[CommandRequest]) -> None:
         if len(requests) == 1:

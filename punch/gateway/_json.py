@@ -11,10 +11,13 @@ from ._errors import Refusal
 
 Vector = Sequence[float]
 
+# Made once: `json.dumps` makes one for each call that is not all defaults.
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
 
 def as_json(value: Any) -> str:
     """*value* as JSON in the fewest bytes."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _encode(value)
 
 
 def arguments_of(call: ToolCall) -> dict[str, Any]:

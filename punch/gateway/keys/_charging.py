@@ -22,7 +22,7 @@ import attrs
 
 from ...dialer import Answer
 from ...events import Cost
-from ...wire import CommandRequest, CommandResponse, Usage, usual_output
+from ...wire import CommandRequest, CommandResponse, Usage, size_of, usual_output
 
 # Bytes of English text for each token of the usual vocabularies, where no backend has counted.
 BYTES_PER_TOKEN = 4
@@ -39,15 +39,9 @@ END_TOKENS = 1
 UNFINISHED_BYTES = 3
 
 
-def size_of(*texts: str) -> int:
-    """Bytes of *texts* in UTF-8."""
-    encoded = (text if text.isascii() else text.encode(errors="replace") for text in texts)
-    return sum(map(len, encoded))
-
-
 def prompt_tokens(request: CommandRequest) -> int:
     """Length of a prompt, in tokens (estimated)."""
-    return math.ceil(size_of(*request.texts) / BYTES_PER_TOKEN)
+    return math.ceil(request.size / BYTES_PER_TOKEN)
 
 
 def expected_tokens(requests: Sequence[CommandRequest]) -> int:
@@ -98,7 +92,7 @@ def _at_most(count: int | None, most: int | None) -> int | None:
 
 def _most_of_prompt(request: CommandRequest) -> int:
     parts = len(request.messages) + len(request.tools) + len(request.inputs)
-    return size_of(*request.texts) + TEMPLATE_TOKENS + PART_TOKENS * parts
+    return request.size + TEMPLATE_TOKENS + PART_TOKENS * parts
 
 
 def _most_of_answer(response: CommandResponse, answer: Answer) -> int:

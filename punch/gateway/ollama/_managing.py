@@ -48,7 +48,7 @@ class _AboutModels:
         """The body of a request."""
         service = self.service
         with service.memory.reserve(key_id_in(scope)) as reservation:
-            data = await read_body(dict(scope["headers"]), receive, service.limits, reservation)
+            data = await read_body(scope["punch.headers"], receive, service.limits, reservation)
             return await parse_aside(kind, data, service.memory.parsing)
 
     def found(self, name: str, *, any_name: bool) -> OfferedModel:
@@ -132,7 +132,7 @@ class Running(Route):
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Whether a program asks."""
-        accepted = dict(scope["headers"]).get(b"accept", b"")
+        accepted = scope["punch.headers"].get(b"accept", b"")
         if b"text/html" in accepted.lower():
             return Match.NONE, {}
         return super().matches(scope)
