@@ -59,6 +59,7 @@ class LibP2PStream:
     __slots__ = (
         "_closed",
         "_muxed",
+        "_muxer",
         "_on_close",
         "_peer_id",
         "_read",
@@ -76,6 +77,7 @@ class LibP2PStream:
         on_close: Callable[[LibP2PStream], None],
     ) -> None:
         self._muxed = muxed
+        self._muxer: Any = _quic_defects if isinstance(muxed, QUICStream) else _yamux_defects
         self._read: Callable[[int], Awaitable[bytes]] = muxed.read
         self._write: Callable[[bytes], Awaitable[None]] = muxed.write
         self._peer_id = peer_id
@@ -107,6 +109,18 @@ class LibP2PStream:
             return await self._read(MAX_READ_BYTES)
         except ENDS:
             return b""
+
+    @property
+    def room(self) -> int:
+        """Bytes that `send_now` takes; 0 while a write must wait, or if the stream has ended."""
+        if self._closed or self._sending:
+            return 0
+        room: int = self._muxer.room(self._muxed)
+        return min(room, MAX_WRITE_BYTES)
+
+    def send_now(self, data: bytes) -> None:
+        """Send *data*, which `room` allows, without a wait and without a turn of other tasks."""
+        self._muxer.send_now(self._muxed, data)
 
     async def send_all(self, data: bytes) -> None:
         """Send *data*; not cancelled halfway. A write without any progress for 10 s fails.
@@ -145,12 +159,11 @@ class LibP2PStream:
         if self._closed:
             return
         self._closed = True
-        muxer = _quic_defects if isinstance(self._muxed, QUICStream) else _yamux_defects
-        muxer.hang_up(self._muxed)
+        self._muxer.hang_up(self._muxed)
         self._on_close(self)
         # If the node is closed, its connections ended, and the peer knows.
         with suppress(RuntimeError):
-            self._start_soon(muxer.say_goodbye, self._muxed)
+            self._start_soon(self._muxer.say_goodbye, self._muxed)
 
 
 async def select(muxed: Any, protocol: str) -> None:

@@ -32,6 +32,15 @@ class Stream(Protocol):
         """
         ...
 
+    @property
+    def room(self) -> int:
+        """Bytes that `send_now` takes; 0 while a write must wait, or if the stream has ended."""
+        ...
+
+    def send_now(self, data: bytes) -> None:
+        """Send *data*, which `room` allows, without a wait and without a turn of other tasks."""
+        ...
+
     async def send_all(self, data: bytes) -> None:
         """Send *data*.
 

@@ -44,18 +44,24 @@ class _Pipe:
         changed, self._changed = self._changed, trio.Event()
         changed.set()
 
-    async def send(self, data: bytes) -> bool:
-        """Wait for space and put *data* in; False if the stream has ended."""
-        while self._size >= MAX_BUFFERED_BYTES and not self.is_closed:
-            await self._changed.wait()
-        if self.is_closed:
-            await trio.lowlevel.checkpoint()
-            return False
+    @property
+    def room(self) -> int:
+        return 0 if self.is_closed else max(0, MAX_BUFFERED_BYTES - self._size)
+
+    def put(self, data: bytes) -> None:
         self._pieces.append(data)
         self._size += len(data)
         self._signal()
+
+    async def send(self, data: bytes) -> bool:
+        """Wait for space and put *data* in; False if the stream has ended."""
+        while not self.room and not self.is_closed:
+            await self._changed.wait()
+        is_open = not self.is_closed
+        if is_open:
+            self.put(data)
         await trio.lowlevel.checkpoint()
-        return True
+        return is_open
 
     async def receive(self) -> bytes:
         """The next bytes; ``b""`` once the direction is closed and empty."""
@@ -85,6 +91,15 @@ class LoopbackStream:
     async def receive_some(self) -> bytes:
         """The next bytes; ``b""`` at the end."""
         return await self._incoming.receive()
+
+    @property
+    def room(self) -> int:
+        """Bytes that `send_now` takes."""
+        return self._outgoing.room
+
+    def send_now(self, data: bytes) -> None:
+        """Send *data*, which `room` allows."""
+        self._outgoing.put(data)
 
     async def send_all(self, data: bytes) -> None:
         """Send *data*.

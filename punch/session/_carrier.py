@@ -216,7 +216,7 @@ class PeerSession:
         except LocalProtocolError as error:
             raise PeerRefused(str(error), peer_id=self.peer_id) from None
         call = self._calls.asked[request.request_id] = ClientCall(self, request)
-        self._outbox.wake()
+        self._outbox.send(Request)
         return call
 
     def advertise(self, advert: Advert | LoadReport | Encoded) -> bool:
@@ -237,7 +237,7 @@ class PeerSession:
             self._session.send(Response(response=response))
         except LocalProtocolError as error:
             self._session.send(Response(response=_stranded(response, error)))
-        self._outbox.wake()
+        self._outbox.send(Response)
 
     def close(self, code: str, message: str) -> None:
         """End the session and tell the peer why. Does nothing if it has ended."""
@@ -310,7 +310,7 @@ class PeerSession:
                 self._handler.advertised(self, message)
             case Hello():
                 # The rules have queued a listener's own Hello.
-                self._outbox.wake()
+                self._outbox.send(Hello)
                 self.is_own = self._door.is_own(self.peer_id)
                 self._handler.opened(self, message)
                 self._door.opened(self)
@@ -335,7 +335,7 @@ class PeerSession:
             log.error("session ended: we broke a rule", peer=self.peer_id, why=str(error))
             self._lose(f"we broke the protocol: {error}")
         else:
-            self._outbox.wake()
+            self._outbox.send(type(message))
 
     def abandon(self, call: ClientCall) -> None:
         """Cancel a call of ours; what still arrives of it is dropped."""

@@ -1,6 +1,6 @@
 """Writes what a session has queued, in pieces, and decides when a peer is behind in reading.
 
-Its task is the only one that sends on the stream.
+Its task sends on the stream, or, while that is idle, the one that has something to say.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import trio
 
 from ..exceptions import PeerUnreachable
 from ..network import Stream
-from ..wire import Session
+from ..wire import Cancel, Chunk, Reasoning, Request, Response, Session
 from ._heartbeat import Heartbeat
 
 # Bytes that may wait for the writer before answers wait for it too: a peer that does not read
@@ -20,6 +20,9 @@ MAX_PENDING_BYTES = 4 << 20
 
 # Bytes written at a time; more would hide from the heartbeat that the peer still reads.
 PIECE_BYTES = 256 << 10
+
+# What somebody waits for, and nothing follows at once: it goes out without a turn of the writer.
+URGENT = frozenset({Request, Chunk, Reasoning, Response, Cancel})
 
 
 class Outbox:
@@ -40,15 +43,24 @@ class Outbox:
         self._heartbeat = heartbeat
         self._writable = trio.Event()
         self._written = trio.Event()
+        self._is_writing = False
 
     @property
     def is_behind(self) -> bool:
         """True if more than `MAX_PENDING_BYTES` wait for the writer."""
         return self._session.pending > MAX_PENDING_BYTES
 
-    def wake(self) -> None:
-        """Note that there is something to send."""
-        self._writable.set()
+    def send(self, said: type[object]) -> None:
+        """Send what is queued, of which *said* is the latest kind: now, or by the writer's task."""
+        session = self._session
+        # Of several requests, what is said in one turn of all tasks is gathered in one packet.
+        is_alone = said in URGENT and session.requests <= 1
+        if not is_alone or self._is_writing or session.pending > self._stream.room:
+            self._writable.set()
+            return
+        data = session.data_to_send()
+        self._stream.send_now(data)
+        self.sent += len(data)
 
     async def run(self, ended: Callable[[PeerUnreachable], None]) -> None:
         """Send what is queued, until the stream ends; *ended* is told why."""
@@ -71,6 +83,7 @@ class Outbox:
 
         """
         while data := self._session.data_to_send():
+            self._is_writing = True
             for start in range(0, len(data), PIECE_BYTES):
                 piece = data[start : start + PIECE_BYTES]
                 await self._stream.send_all(piece)
@@ -80,6 +93,7 @@ class Outbox:
                     self._heartbeat.heard(trio.current_time())
             self._written.set()
             self._written = trio.Event()
+        self._is_writing = False
 
     async def drained(self) -> None:
         """Wait while more than `MAX_PENDING_BYTES` wait for the writer."""

@@ -55,18 +55,25 @@ class _Pipe:
         self.closed = True
         self.signal()
 
+    @property
+    def room(self) -> int:
+        return 0 if self.closed else max(0, BUFFER_BYTES - self._size)
+
     async def send(self, data: bytes) -> None:
-        while self._size >= BUFFER_BYTES and not self.closed:
+        while not self.room and not self.closed:
             await self._changed.wait()
         if self.closed:
             raise PeerUnreachable("the connection was lost", peer_id=self._ends[1])
+        self.put(data)
+        await trio.lowlevel.checkpoint()
+
+    def put(self, data: bytes) -> None:
         # In order: nothing arrives before what was sent before it.
         due = trio.current_time() + self._network.travel(*self._ends)
         self._arrival = max(self._arrival, due)
         self._pieces.append((self._arrival, data))
         self._size += len(data)
         self.signal()
-        await trio.lowlevel.checkpoint()
 
     async def receive(self) -> bytes:
         while True:
@@ -107,6 +114,15 @@ class MemoryStream:
     async def receive_some(self) -> bytes:
         """The next bytes; ``b""`` at the end."""
         return await self._incoming.receive()
+
+    @property
+    def room(self) -> int:
+        """Bytes that `send_now` takes."""
+        return self._outgoing.room
+
+    def send_now(self, data: bytes) -> None:
+        """Send *data*, which `room` allows."""
+        self._outgoing.put(data)
 
     async def send_all(self, data: bytes) -> None:
         """Send *data*, or raise `PeerUnreachable`."""

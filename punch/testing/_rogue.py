@@ -224,6 +224,13 @@ class _RogueStream:
                 return b""
             self._incoming.feed(data)
 
+    @property
+    def room(self) -> int:
+        return 0
+
+    def send_now(self, data: bytes) -> None:
+        raise NotImplementedError("a rogue's writes take turns")
+
     async def send_all(self, data: bytes) -> None:
         # Only whole frames: what a turn says must not come in the middle of one.
         self._outgoing.feed(data)

@@ -56,7 +56,8 @@ class Overheard:
 
     def __init__(self, stream: Stream, heard: bytearray) -> None:
         self.peer_id = stream.peer_id
-        self.send_all = stream.send_all
+        self.room = 0  # Every write takes its turn.
+        self.send_all, self.send_now = stream.send_all, stream.send_now
         self.aclose = stream.aclose
         self._receive = stream.receive_some
         self._heard = heard

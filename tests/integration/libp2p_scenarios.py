@@ -138,15 +138,15 @@ async def inbound_limiter() -> bool:
 
 
 async def read_exactly_() -> bool:
-    """A record that arrives in more than a hundred pieces is one record."""
+    """A message of a handshake that arrives in more than a hundred pieces is one message."""
     async with two_nodes() as (listener, dialer), trio.open_nursery() as nursery:
         target = int(listener.addresses[0].split("/")[4])
 
         async def forward(source: trio.SocketStream, sink: trio.SocketStream) -> None:
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 async for data in source:
-                    for start in range(0, len(data), 400):
-                        await sink.send_all(data[start : start + 400])
+                    for start in range(len(data)):
+                        await sink.send_all(data[start : start + 1])
                         await trio.sleep(0.0002)
             await sink.aclose()
 
@@ -159,16 +159,16 @@ async def read_exactly_() -> bool:
         listeners = await nursery.start(trio.serve_tcp, serve, 0)
         port = listeners[0].socket.getsockname()[1]
         address = f"/ip4/127.0.0.1/tcp/{port}"
-        stream = await dialer.open_stream(listener.peer_id, (address,), ECHO)
         try:
-            with trio.fail_after(3):
-                await stream._muxed.write(bytes(60_000))
-                await read_exactly(stream, 60_000)
+            with trio.fail_after(5):
+                stream = await dialer.open_stream(listener.peer_id, (address,), ECHO)
+                await stream.send_all(bytes(300))
+                await read_exactly(stream, 300)
+                await stream.aclose()
             return True
         except ANY_ERROR:
             return False
         finally:
-            await stream.aclose()
             nursery.cancel_scope.cancel()
 
 

@@ -38,7 +38,7 @@ CASES = [
     ("yamux_send_window", "yamux_send_window"),
     ("yamux_read", "yamux_read"),
     ("yamux_read", "yamux_last_words"),
-    ("yamux_receive_window", "yamux_receive_window"),
+    ("yamux_frames", "yamux_receive_window"),
     ("yamux_open", "yamux_open"),
     ("yamux_close", "yamux_stopped"),
     ("quic_read", "quic_read"),

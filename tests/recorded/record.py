@@ -61,7 +61,7 @@ class Tape:
 
     def begin(self) -> None:
         """Listen in on all networks that are made from now on."""
-        connect, send = memory.MemoryNetwork.connect, memory._Pipe.send
+        connect, put = memory.MemoryNetwork.connect, memory._Pipe.put
         tape = self
 
         def tapped_connect(
@@ -76,12 +76,12 @@ class Tape:
                 tape._parts[id(pipe)] = bytearray()
             return near
 
-        async def tapped_send(pipe: Any, data: bytes) -> None:
-            await send(pipe, data)
+        def tapped_put(pipe: Any, data: bytes) -> None:
+            put(pipe, data)
             tape._note(pipe, data)
 
         memory.MemoryNetwork.connect = tapped_connect
-        memory._Pipe.send = tapped_send
+        memory._Pipe.put = tapped_put
 
     def _note(self, pipe: Any, data: bytes) -> None:
         parts = self._parts[id(pipe)]
@@ -319,7 +319,7 @@ STORIES: tuple[Story, ...] = (
 def record(story: Story) -> dict[str, Any]:
     """One story: its frames and what came of it."""
     tape = Tape()
-    before = memory.MemoryNetwork.connect, memory._Pipe.send
+    before = memory.MemoryNetwork.connect, memory._Pipe.put
     tape.begin()
 
     async def play() -> list[dict[str, Any]]:
@@ -330,7 +330,7 @@ def record(story: Story) -> dict[str, Any]:
     try:
         outcomes = trio.run(play, clock=trio.testing.MockClock(autojump_threshold=0))
     finally:
-        memory.MemoryNetwork.connect, memory._Pipe.send = before
+        memory.MemoryNetwork.connect, memory._Pipe.put = before
     about = (story.__doc__ or "").strip()
     return {"about": about, "outcomes": outcomes, "frames": tape.frames}
 

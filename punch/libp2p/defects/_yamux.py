@@ -5,8 +5,9 @@ Installed by `apply` of `_swarm`, like all work-arounds.
 
 from __future__ import annotations
 
+import logging
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ from libp2p.exceptions import BaseLibp2pError
 from libp2p.stream_muxer.exceptions import MuxedStreamEOF, MuxedStreamError, MuxedStreamReset
 from libp2p.stream_muxer.yamux import yamux
 
-from ..._background import acquire_now
+from .._sealed import SealedPipe
 from . import _swarm as defects
 
 WINDOW_BYTES = 2 << 20
@@ -23,9 +24,144 @@ WINDOW_BYTES = 2 << 20
 50 ms at 40 MB/s; together with `MAX_STREAMS_PER_PEER` they bound a peer's memory here."""
 
 _MAX_QUEUED_FRAMES = 4096
-"""Answers (12 bytes each) that wait for a peer that sends requests and reads nothing."""
+"""Answers (12 bytes each) that wait for a peer that sends requests and reads nothing. What else
+waits is one frame a stream: its writer waits until all is sent."""
 
 _FRAME = struct.Struct(yamux.YAMUX_HEADER_FORMAT)
+
+_FIRST = yamux.FLAG_SYN | yamux.FLAG_ACK
+_LAST = yamux.FLAG_FIN | yamux.FLAG_RST
+
+
+def _pipe(conn: Any) -> SealedPipe:
+    pipe: SealedPipe | None = conn.__dict__.get("_pipe")
+    if pipe is None:
+        pipe = conn.__dict__["_pipe"] = SealedPipe(conn.secured_conn, conn._nursery)
+    return pipe
+
+
+def _put(conn: Any, kind: int, flags: int, stream_id: int, value: int) -> None:
+    """Send a frame without a body, and wait for nothing."""
+    if not conn.event_shutting_down.is_set():
+        _pipe(conn).put(_FRAME.pack(0, kind, flags, stream_id, value))
+
+
+class _Frames:
+    """Cuts what arrives into frames; the body of one of data is handed on as it comes."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        # Of the frame of data whose body has not come yet, or in part.
+        self._stream_id = self._flags = self._left = 0
+
+    def cut(self, data: bytes) -> Iterator[tuple[int, int, int, int, bytes]]:
+        """Type, flags, stream, value and body of each frame, or part of one, in *data*.
+
+        Raises:
+          MuxedStreamError: if that is not Yamux.
+
+        """
+        data = self._rest + data
+        place, end = 0, len(data)
+        while place < end:
+            if self._left:
+                body = data[place : place + self._left]
+                place += len(body)
+                self._left -= len(body)
+                flags = self._flags & (_FIRST if self._left else _FIRST | _LAST)
+                self._flags &= _LAST
+                yield yamux.TYPE_DATA, flags, self._stream_id, len(body), body
+                continue
+            if end - place < _FRAME.size:
+                break
+            version, kind, flags, stream_id, value = _FRAME.unpack_from(data, place)
+            if version or kind > yamux.TYPE_GO_AWAY:
+                raise MuxedStreamError(f"a frame of version {version} and type {kind}")
+            place += _FRAME.size
+            if kind == yamux.TYPE_DATA and value:
+                self._stream_id, self._flags, self._left = stream_id, flags, value
+            else:
+                yield kind, flags, stream_id, value, b""
+        self._rest = data[place:]
+
+
+def yamux_frames() -> None:
+    """Read all that is there at once, and end the stream of a peer that sends more than granted.
+
+    Defects: `Yamux.handle_incoming` reads each frame in two parts, with a lock, a cancel scope, a
+    dozen lines for its log and three looks at the environment for each. When a peer exceeds its
+    window, it logs a warning and keeps the data: any peer fills our memory through one stream that
+    nobody reads. Windows also grow to 16 MiB each; here to `WINDOW_BYTES`.
+    """
+
+    async def handle_incoming(self: Any) -> None:
+        pipe, frames = _pipe(self), _Frames()
+        try:
+            while not self.event_shutting_down.is_set() and (data := await pipe.receive()):
+                for kind, flags, stream_id, value, body in frames.cut(data):
+                    if kind == yamux.TYPE_PING:
+                        heard_ping(self, flags, value)
+                    elif kind == yamux.TYPE_GO_AWAY:
+                        return
+                    elif flags & yamux.FLAG_SYN and (stream := opened(self, stream_id)) is not None:
+                        heard(self, stream, flags, value, body)
+                        await self.new_stream_send_channel.send(stream)
+                    elif not flags & yamux.FLAG_SYN and stream_id in self.streams:
+                        heard(self, self.streams[stream_id], flags, value, body)
+                if pipe.puts > _MAX_QUEUED_FRAMES:
+                    raise MuxedStreamError("the peer asks, and does not read what it is told")
+        except Exception:  # Whatever a peer has sent, only its own connection ends.
+            logging.getLogger("libp2p").debug("a connection ended", exc_info=True)
+        finally:
+            self.event_shutting_down.set()
+            await self._cleanup_on_error()
+
+    def heard_ping(self: Any, flags: int, value: int) -> None:
+        if flags & yamux.FLAG_SYN:
+            _put(self, yamux.TYPE_PING, yamux.FLAG_ACK, 0, value)
+        elif flags & yamux.FLAG_ACK:
+            took = trio.current_time() - self._ping_sent_time
+            self._rtt = (self._rtt + took) / 2 if self._rtt else took
+            self._ping_event.set()
+
+    def opened(self: Any, stream_id: int) -> Any:
+        """The stream that the peer has just opened; `None` if there is one of this number."""
+        if stream_id in self.streams:
+            _put(self, yamux.TYPE_WINDOW_UPDATE, yamux.FLAG_RST, stream_id, 0)
+            return None
+        _put(self, yamux.TYPE_WINDOW_UPDATE, yamux.FLAG_ACK, stream_id, 0)
+        return _new_stream(self, stream_id, is_ours=False)
+
+    def heard(self: Any, stream: Any, flags: int, value: int, body: bytes) -> None:
+        """What the peer says of a stream."""
+        if not body:
+            stream.send_window += value
+        elif len(body) > stream.recv_window:
+            _put(self, yamux.TYPE_WINDOW_UPDATE, yamux.FLAG_RST, stream.stream_id, 0)
+            flags |= yamux.FLAG_RST
+        elif not stream.recv_closed:  # Else the peer does not know yet that nobody reads it.
+            self.stream_buffers[stream.stream_id] += body
+            stream.recv_window -= len(body)
+        if flags & yamux.FLAG_FIN:
+            stream.recv_closed = True
+            stream.closed = stream.closed or stream.send_closed
+        if flags & yamux.FLAG_RST:
+            stream.closed = stream.reset_received = True
+        if body or flags & _LAST:
+            self.stream_events[stream.stream_id].set()
+        if stream.closed:
+            self._finalize_stream_locked(stream, fully_closed=True)
+
+    defects.replace(yamux.Yamux, "handle_incoming", handle_incoming)
+    defects.replace(yamux, "MAX_WINDOW_SIZE", WINDOW_BYTES)
+
+
+def _new_stream(conn: Any, stream_id: int, *, is_ours: bool) -> Any:
+    stream = yamux.YamuxStream(stream_id, conn, is_ours)
+    conn.streams[stream_id] = stream
+    conn.stream_buffers[stream_id] = bytearray()
+    conn.stream_events[stream_id] = trio.Event()
+    return stream
 
 
 def yamux_write() -> None:
@@ -38,43 +174,15 @@ def yamux_write() -> None:
     with a stopped peer every writer waits for ever.
     """
 
-    async def send(self: Any, data: bytes) -> None:
-        await acquire_now(self._write_lock)
-        try:
-            if self.event_shutting_down.is_set():
-                raise MuxedStreamError("the connection is closed")
-            answers = self.__dict__.setdefault("_answers", [])
-            with defects.shielded(defects.STALL_SECONDS) as scope:
-                while data or answers:
-                    if not data:
-                        data = b"".join(answers)
-                        answers.clear()
-                    await self.secured_conn.write(data)
-                    data = b""
-            if scope.cancelled_caught:
-                self.event_shutting_down.set()
-        finally:
-            self._write_lock.release()
-        if scope.cancelled_caught:
-            await self._cleanup_on_error()
-            raise MuxedStreamError(f"the peer reads nothing since {defects.STALL_SECONDS:g} s")
-
-    async def send_answers(self: Any) -> None:
-        with suppress(BaseLibp2pError, OSError):  # The connection ended; its reader knows.
-            await send(self, b"")
-
     async def write_frame(self: Any, data: bytes) -> None:
-        flags = data[3]
-        if len(data) > yamux.HEADER_SIZE or not flags & (yamux.FLAG_ACK | yamux.FLAG_RST):
-            await send(self, data)
-            return
-        answers = self.__dict__.setdefault("_answers", [])
-        answers.append(data)
-        if len(answers) > _MAX_QUEUED_FRAMES:
-            self.event_shutting_down.set()
-            await self._cleanup_on_error()
-        elif not self._write_lock.locked() and not self.event_shutting_down.is_set():
-            self._nursery.start_soon(send_answers, self)
+        if self.event_shutting_down.is_set():
+            raise MuxedStreamError("the connection is closed")
+        pipe = _pipe(self)
+        pipe.put(data)
+        try:
+            await pipe.sent()
+        except OSError as error:
+            raise MuxedStreamError(str(error)) from error
 
     defects.replace(yamux.Yamux, "_write_frame", write_frame)
 
@@ -135,17 +243,13 @@ def yamux_read() -> None:
     finalize = yamux.Yamux._finalize_stream_locked
     cleanup = yamux.Yamux._cleanup_on_error
 
-    async def give_credit(self: Any) -> None:
+    def give_credit(self: Any) -> None:
         buffered = len(self.conn.stream_buffers.get(self.stream_id, b""))
-        if self.recv_closed or self.closed:
-            return
-        if self.target_recv_window - (self.recv_window + buffered) < self._grow_threshold():
+        target = self.target_recv_window
+        if self.recv_closed or self.closed or 2 * (self.recv_window + buffered) > target:
             return
         size = self._grow_to_delta(buffered) + self._apply_autotune_epoch(buffered)
-        header = _FRAME.pack(0, yamux.TYPE_WINDOW_UPDATE, 0, self.stream_id, size)
-        # If the connection ended, what was read before is still good.
-        with trio.CancelScope(shield=True), suppress(BaseLibp2pError, OSError):
-            await self.conn._write_frame(header)
+        _put(self.conn, yamux.TYPE_WINDOW_UPDATE, 0, self.stream_id, size)
 
     async def read(self: Any, n: int | None = None) -> bytes:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -157,9 +261,8 @@ def yamux_read() -> None:
                 data = bytes(buffer[:limit])
                 del buffer[:limit]
                 if self.closed and not buffer:
-                    with trio.CancelScope(shield=True):
-                        await conn._finalize_stream(self, fully_closed=True)
-                await give_credit(self)
+                    conn._finalize_stream_locked(self, fully_closed=True)
+                give_credit(self)
                 return data
             if self.reset_received:
                 raise MuxedStreamReset("the stream was reset")
@@ -187,47 +290,6 @@ def yamux_read() -> None:
     defects.replace(yamux.Yamux, "_cleanup_on_error", cleanup_and_keep)
 
 
-class _Buffer(bytearray):
-    """What arrived on one stream and was not read, never more than was granted."""
-
-    stream: Any
-
-    def extend(self, data: Any) -> None:
-        if len(data) > self.stream.recv_window:
-            raise MuxedStreamError("the peer sent more than it was granted")
-        super().extend(data)
-
-
-class _Buffers(dict[int, bytearray]):
-    """The buffers of one connection, by stream id."""
-
-    def __init__(self, streams: dict[int, Any]) -> None:
-        super().__init__()
-        self._streams = streams
-
-    def __setitem__(self, stream_id: int, buffer: bytearray) -> None:
-        bounded = _Buffer(buffer)
-        bounded.stream = self._streams[stream_id]
-        super().__setitem__(stream_id, bounded)
-
-
-def yamux_receive_window() -> None:
-    """End the stream of a peer that sends more than it was granted.
-
-    Defect: `Yamux.handle_incoming` logs a warning when a peer exceeds its window, and
-    keeps the data. Without this, any peer fills our memory through one stream that nobody
-    reads. Windows also grow to 16 MiB each; here to `WINDOW_BYTES`.
-    """
-    original = yamux.Yamux.__init__
-
-    def init(self: Any, *args: Any, **kwargs: Any) -> None:
-        original(self, *args, **kwargs)
-        self.stream_buffers = _Buffers(self.streams)
-
-    defects.replace(yamux.Yamux, "__init__", init)
-    defects.replace(yamux, "MAX_WINDOW_SIZE", WINDOW_BYTES)
-
-
 def yamux_open() -> None:
     """Refuse a stream too many instead of waiting for ever, and leak no place.
 
@@ -236,6 +298,7 @@ def yamux_open() -> None:
     """
 
     async def open_stream(self: Any) -> Any:
+        await trio.lowlevel.checkpoint_if_cancelled()
         if self.event_shutting_down.is_set():
             raise MuxedStreamError("the connection is closed")
         if (
@@ -243,20 +306,9 @@ def yamux_open() -> None:
             >= defects.MAX_OUTBOUND_STREAMS
         ):
             raise MuxedStreamError(f"{defects.MAX_OUTBOUND_STREAMS} streams are open to this peer")
-        stream_id = self.next_stream_id
+        stream = _new_stream(self, self.next_stream_id, is_ours=True)
         self.next_stream_id += 2
-        stream = yamux.YamuxStream(stream_id, self, True)
-        self.streams[stream_id] = stream
-        self.stream_buffers[stream_id] = bytearray()
-        self.stream_events[stream_id] = trio.Event()
-        syn = _FRAME.pack(0, yamux.TYPE_WINDOW_UPDATE, yamux.FLAG_SYN, stream_id, 0)
-        try:
-            await self._write_frame(syn)
-        except BaseException:
-            # Nothing was written (see `yamux_write`), so the peer knows nothing of it.
-            for table in (self.streams, self.stream_buffers, self.stream_events):
-                table.pop(stream_id, None)
-            raise
+        _put(self, yamux.TYPE_WINDOW_UPDATE, yamux.FLAG_SYN, stream.stream_id, 0)
         return stream
 
     defects.replace(yamux.Yamux, "open_stream", open_stream)
@@ -274,16 +326,28 @@ def yamux_close() -> None:
         if self.event_shutting_down.is_set():
             await self.secured_conn.close()
             return
-        go_away = _FRAME.pack(0, yamux.TYPE_GO_AWAY, 0, 0, error_code)
-        with defects.shielded(0.5):
-            async with self._write_lock:
-                self.event_shutting_down.set()
-                with suppress(BaseLibp2pError, OSError):  # It is closed already.
-                    await self.secured_conn.write(go_away)
+        _put(self, yamux.TYPE_GO_AWAY, 0, 0, error_code)
         self.event_shutting_down.set()
+        with defects.shielded(0.5), suppress(OSError):  # It is closed already.
+            await _pipe(self).sent()
         await self._cleanup_on_error()
 
     defects.replace(yamux.Yamux, "close", close)
+
+
+def room(stream: Any) -> int:
+    """Bytes that `send_now` takes; 0 while a write must wait."""
+    conn = stream.conn
+    if stream.send_closed or stream.closed or conn.event_shutting_down.is_set():
+        return 0
+    return 0 if _pipe(conn).unsent else min(stream.send_window, yamux.MAX_MESSAGE_SIZE)
+
+
+def send_now(stream: Any, data: bytes) -> None:
+    """Send *data* on a Yamux stream, in one frame; `room` must allow it."""
+    stream.send_window -= len(data)
+    frame = _FRAME.pack(0, yamux.TYPE_DATA, 0, stream.stream_id, len(data)) + data
+    _pipe(stream.conn).put(frame)
 
 
 def hang_up(stream: Any) -> None:
@@ -316,10 +380,10 @@ async def say_goodbye(stream: Any) -> None:
 
 
 PATCHES: tuple[Callable[[], None], ...] = (
+    yamux_frames,
     yamux_write,
     yamux_send_window,
     yamux_read,
-    yamux_receive_window,
     yamux_open,
     yamux_close,
 )
