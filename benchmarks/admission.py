@@ -22,7 +22,7 @@ TITLE = "A refusal with 1,000 requests waiting"
 
 QUEUE = 1000
 SLOTS = 8
-MAX_SECONDS = 1e-3
+MAX_SECONDS = 1e-4
 
 # About 400 tokens.
 PROMPT = "The quick brown fox jumps over the lazy dog near the river bank. " * 24
@@ -64,7 +64,7 @@ def measure(*, quick: bool) -> Report:
                     ours=milliseconds(middle),
                     target=f"at most {milliseconds(MAX_SECONDS)}",
                     met=middle <= MAX_SECONDS,
-                    why="Those ahead are counted dialer by dialer.",
+                    why="Who holds the most places is looked for among all dialers.",
                 )
             )
     notes = (f"Median of {rounds}. {' '.join(__doc__.partition('.')[2].split())}",)

@@ -19,8 +19,8 @@ from ._line import WEIGHT, Line, NoRoom, Ticket
 # How often a waiting claimant gets a report, in seconds: it takes a longer silence for a fault.
 PROGRESS_SECONDS = 5.0
 
-# How often what is made is charged while none waits. A token weighs more the later it is charged,
-# so that much is less than a fiftieth too much.
+# How often what is made is charged while a slot is free. A token weighs more the later it is
+# charged, so that much is less than a fiftieth too much.
 CHARGE_SECONDS = 1.0
 
 # When to ask again before anything was measured, in seconds.
@@ -48,7 +48,7 @@ class Slots:
         self.queue_limit = queue_limit
         self.busy = 0
         """Slots in use."""
-        self.line = Line(queue_limit)
+        self.line = Line(queue_limit, slots)
         """The requests that wait."""
         self.usual_seconds: float | None = None
         """How long a request holds its slot, on the average."""
@@ -93,6 +93,7 @@ class Slots:
                 raise NoRoom(
                     f"the prompt takes {own_seconds:.1f} s: no answer within {limit:.1f} s"
                 )
+            self.line.arrive(ticket)
             self._change(1, now)
             self._begin(ticket, now)
             return True
@@ -104,7 +105,7 @@ class Slots:
                 retry_after=max(MIN_RETRY_SECONDS, min(wait, wait + own_seconds - limit)),
             )
         try:
-            pushed = self.line.enter(ticket)
+            pushed = self.line.enter(ticket, now=now)
         except NoRoom as error:
             raise self._full(error.why) from None
         if pushed is not None:
@@ -157,6 +158,7 @@ class Slots:
         now = trio.current_time()
         self._running.discard(ticket)
         self._charge_running(now)
+        self.line.depart(ticket, served=True)
         surplus = output_tokens - ticket.charged
         if surplus:
             # Given back at the weight that it was charged at: a token weighs more the later it is.
@@ -176,7 +178,7 @@ class Slots:
 
     def resize(self, slots: int) -> None:
         """Answer *slots* requests side by side from now on; those under way are not touched."""
-        self.slots = slots
+        self.slots = self.line.slots = slots
         while self.busy < self.slots and (following := self.line.next()) is not None:
             now = trio.current_time()
             self._change(1, now)
@@ -198,9 +200,9 @@ class Slots:
     def _charge_running(self, now: float) -> None:
         """Charge what was made beyond what was expected, before claimants are compared.
 
-        Where none waits, none is compared, and once a second is often enough.
+        While a slot is free none is compared, and once a second is often enough.
         """
-        if not self.line and now - self._charged_at < CHARGE_SECONDS:
+        if self.busy < self.slots and now - self._charged_at < CHARGE_SECONDS:
             return
         self._charged_at = now
         for ticket in self._running:
