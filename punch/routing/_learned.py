@@ -152,8 +152,11 @@ class LearnedState:
             if actual < GONE_SHARE * predicted.share:
                 self.prefixes.missed(candidate, predicted.lease)
         # The next turn of the conversation begins with all of it.
-        whole = self.prefixes.chain(_seed(request), _spelled(request, text))
-        self.prefixes.hold(whole, candidate, now=now)
+        chain, _ = self._chain(request)
+        rest = _spelled(request, text)[len(chain) * BLOCK_BYTES :]
+        whole = self.prefixes.chain(_seed(request), rest, after=chain)
+        if whole:
+            self.prefixes.hold(whole, candidate, now=now)
 
     def lost(self, peer_id: PeerId) -> None:
         """The caches of a peer are gone: it was restarted, or it is not there any more."""

@@ -86,15 +86,17 @@ class PrefixIndex:
     def __len__(self) -> int:
         return len(self._leases)
 
-    def chain(self, seed: bytes, text: bytes) -> Chain:
+    def chain(self, seed: bytes, text: bytes, *, after: Chain = ()) -> Chain:
         """Hash *text*, block by block; each hash covers everything before it as well.
 
-        *seed* tells caches apart that share nothing, such as those of two models.
+        *seed* tells caches apart that share nothing, such as those of two models. The text may go
+        on where a chain ends: *after* that, whose hashes come first.
         """
-        key, size = self._key, BLOCK_BYTES
-        last = blake2b(seed, digest_size=HASH_BYTES, key=key).digest()
-        found = []
-        end = min(len(text), MAX_BLOCKS * size)
+        key, size, found = self._key, BLOCK_BYTES, list(after)
+        end = min(len(text), (MAX_BLOCKS - len(found)) * size)
+        if end < size:
+            return found
+        last = found[-1] if found else blake2b(seed, digest_size=HASH_BYTES, key=key).digest()
         for start in range(0, end - size + 1, size):
             block = last + text[start : start + size]
             last = blake2b(block, digest_size=HASH_BYTES, key=key).digest()
