@@ -60,7 +60,8 @@ def _bytes(text: str, name: str) -> int:
 
 def _turn_bytes(message: ChatMessage, place: str) -> int:
     size = _bytes(message.content, f"{place}.content")
-    size += _bytes(message.reasoning or "", f"{place}.reasoning")
+    if message.reasoning:
+        size += _bytes(message.reasoning, f"{place}.reasoning")
     for index, part in enumerate(message.parts):
         size += FIELD_BYTES + len(part.data or b"") + len(part.url or "")
         size += _bytes(part.text or "", f"{place}.parts[{index}].text")
@@ -86,10 +87,14 @@ def _check_text(request: CommandRequest) -> None:
         place = f"messages[{index}]"
         check_turn(message, place)
         size += _turn_bytes(message, place)
-    size += _bytes(request.prompt or "", "prompt")
-    size += _bytes(request.continuation or "", "continuation")
-    size += sum(_bytes(text, f"inputs[{i}]") for i, text in enumerate(request.inputs))
-    size += _bytes(request.response_schema or "", "response_schema")
+    if request.prompt:
+        size += _bytes(request.prompt, "prompt")
+    if request.continuation:
+        size += _bytes(request.continuation, "continuation")
+    for index, text in enumerate(request.inputs):
+        size += _bytes(text, f"inputs[{index}]")
+    if request.response_schema:
+        size += _bytes(request.response_schema, "response_schema")
     for index, tool in enumerate(request.tools):
         size += FIELD_BYTES + len(tool.name)
         size += _bytes(tool.description or "", f"tools[{index}].description")
