@@ -35,6 +35,7 @@ import misbehaving
 import misbehaving_real
 import policies
 import pool
+import processes
 import streams
 import sweep
 import two_listeners
@@ -48,7 +49,13 @@ MEASUREMENTS = {
 }
 
 # With programs and sections of their own.
-APART = {"gateway": gateway, "sweep": sweep, "misbehaving": misbehaving, "pool": pool}
+APART = {
+    "gateway": gateway,
+    "sweep": sweep,
+    "processes": processes,
+    "misbehaving": misbehaving,
+    "pool": pool,
+}
 
 
 def _say(text: str) -> None:
@@ -105,6 +112,7 @@ def main() -> int:
             two_listeners.SECTION,
             gateway.SECTION,
             sweep.SECTION,
+            processes.SECTION,
             misbehaving.SECTION,
             misbehaving_real.SECTION,
             pool.SECTION,
