@@ -6,8 +6,8 @@ import logging
 import os
 import pickle
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -31,7 +31,7 @@ from punch.events import (
 from punch.gateway import Key
 from punch.gateway.fronts._link import Link, open_link, pickled
 from punch.gateway.fronts._log_lines import log_lines_to, write_lines
-from punch.gateway.fronts._messages import Lines, Told
+from punch.gateway.fronts._messages import Connection, Hello, Lines, Ready, Report, Start, Told
 from punch.gateway.fronts._placing import GATEWAY, Placing
 from punch.gateway.fronts._switchboard import Switchboard
 from punch.gateway.fronts._telling import Retelling, open_telling
@@ -292,6 +292,78 @@ async def test_a_front_gives_way_only_to_one_that_has_fewer(
 
 
 # ---- the switchboard ----
+
+
+@asynccontextmanager
+async def open_front_of(
+    switchboard: Switchboard, number: int, *, is_ready: bool = True
+) -> AsyncIterator[Link]:
+    """The front's end of a link to *switchboard*."""
+    ours, theirs = socket.socketpair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(switchboard.serve, ours)
+        async with open_link(theirs) as link:
+            link.send(Hello(number=number))
+            assert isinstance(await next_of(link), Start)
+            if is_ready:
+                link.send(Ready())
+                await switchboard.places[number].came.wait()
+            yield link
+
+
+REFUSED = RequestRefused(at=1.0, status=401)
+
+
+async def until_taken(link: Link, bus: Bus) -> None:
+    """Wait until the gateway has taken all that *link* has sent."""
+    taken = trio.Event()
+    with bus.account(RequestRefused, note=lambda _: taken.set()):
+        link.send(Told(events=(REFUSED,), keys=(None,)))
+        await taken.wait()
+
+
+async def test_a_connection_waits_for_its_front_and_comes_with_what_was_read() -> None:
+    """From one front to another, which was not there yet."""
+    bus = Bus()
+    switchboard = Switchboard(2, settings=None, events=bus, peers=lambda: 0)
+    client, connection = socket.socketpair()
+    async with open_front_of(switchboard, 0) as first:
+        first.send(Connection(home=1, ahead=b"GET /"), [connection])
+        connection.close()
+        await until_taken(first, bus)
+        assert len(switchboard.places[1].waiting) == 1
+        async with open_front_of(switchboard, 1) as second:
+            received = await second.receive()
+    assert received is not None
+    value, (number,) = received
+    assert value == Connection(home=1, ahead=b"GET /")
+    with client, socket.socket(fileno=number) as found:
+        found.sendall(b"an answer")
+        assert client.recv(100) == b"an answer"
+
+
+async def test_a_front_that_says_nothing_for_long_is_stuck() -> None:
+    """One that has just spoken is not, and neither is one that is not there."""
+    switchboard = Switchboard(2, settings=None, events=Bus(), peers=lambda: 0)
+    async with open_front_of(switchboard, 0):
+        now = trio.current_time()
+        assert switchboard.sweep(now) == []
+        assert switchboard.sweep(now + 60.0) == [switchboard.places[0]]
+
+
+async def test_what_a_front_says_wrongly_ends_that_front_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The gateway and the other fronts go on."""
+    bus = Bus()
+    switchboard = Switchboard(2, settings=None, events=bus, peers=lambda: 0)
+    async with open_front_of(switchboard, 0) as good, open_front_of(switchboard, 1) as bad:
+        bad.send(Told(events=(REFUSED,), keys=()))
+        assert await bad.receive() is None
+        good.send(Report(running=3))
+        await until_taken(good, bus)
+        assert switchboard.statistics().running == 3
+    assert "met a bug" in caplog.text
 
 
 async def test_a_connection_for_a_front_that_starts_again_is_refused_in_time() -> None:

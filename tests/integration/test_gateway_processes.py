@@ -173,6 +173,21 @@ def test_a_key_with_limits_gets_exactly_its_share(programs: Programs) -> None:
 
 
 @pytest.mark.long
+@limit(120)
+def test_punch_up_serves_with_several_processes(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """In a closed namespace each is a member by its machine, as every program of it is."""
+    with open_programs(tmp_path_factory.mktemp("up")) as own:
+        up = own.up("--processes", "2", "--backend", "mock", "--no-lan")
+        assert set(fronts_of(up)) == {0, 1}
+        assert within(20, lambda: httpx.post(up.url + CHAT, json=QUESTION).status_code == 200)
+        assert within(2, lambda: count(up, "punch_requests_total") >= 1)
+        fronts = list(fronts_of(up).values())
+        assert own.punch("down").code == 0
+        assert up.wait().code == 0
+        assert not any(map(psutil.pid_exists, fronts))
+
+
+@pytest.mark.long
 @limit(90)
 def test_the_end_of_the_gateway_waits_for_streams_and_leaves_nothing(programs: Programs) -> None:
     """With SIGTERM, what was begun is finished; with SIGKILL, nobody is left behind."""

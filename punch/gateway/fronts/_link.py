@@ -123,7 +123,7 @@ class Link:
     async def _read(self) -> bool:
         flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
         try:
-            data, beside, _, _ = await self._socket.recvmsg(_READ_BYTES, _ROOM, flags)
+            data, beside, told, _ = await self._socket.recvmsg(_READ_BYTES, _ROOM, flags)
         except OSError:
             return False
         for level, kind, content in beside:
@@ -133,6 +133,10 @@ class Link:
                 for number in numbers:
                     os.set_inheritable(number, False)
                 self._descriptors.extend(numbers)
+        if told & socket.MSG_CTRUNC:
+            # Which ones are missing cannot be told, and a connection must not become another one's.
+            log.error("no descriptor is left for a connection: raise the limit of open files")
+            return False
         self._bytes += data
         return bool(data)
 

@@ -149,7 +149,11 @@ class Switchboard:
                 hello = await link.receive()
             match hello:
                 case (Hello(number=number), []) if 0 <= number < len(self.places):
-                    await self._serve(self.places[number], link)
+                    try:
+                        await self._serve(self.places[number], link)
+                    except Exception:
+                        # A bug with one front must not end the others: that one starts again.
+                        log.exception("what a front says met a bug", process=number + 1)
                 case _:
                     log.warning("what has connected is no front of this gateway")
 
