@@ -90,10 +90,20 @@ async def _supervise(
 
 def run_supervised(
     program: Callable[[Shutdown], Awaitable[ExitCode]], *, clock: trio.abc.Clock | None = None
-) -> ExitCode:
-    """Run a program that has no settings of its own, with trio's clock or another one."""
-    _calm_collector()
-    return trio.run(_supervise, lambda _, shutdown: program(shutdown), None, clock=clock)
+) -> int:
+    """Run a program that has no settings of its own and return its exit code, as `run_program`.
+
+    Args:
+      program: What to run.
+      clock: By default trio's.
+
+    """
+
+    def run() -> ExitCode:
+        _calm_collector()
+        return trio.run(_supervise, lambda _, shutdown: program(shutdown), None, clock=clock)
+
+    return with_streams(lambda: _with_words(run))
 
 
 def _is_unheard(number: signal.Signals) -> bool:
@@ -179,21 +189,26 @@ def run_command(
 ) -> int:
     """Run a command that needs no event loop and return its exit code, as `run_program` does."""
 
-    def run() -> int:
-        try:
-            given = sys.argv[1:] if arguments is None else arguments
-            return command(load_settings(name, about, kind, given))
-        except KeyboardInterrupt:
-            return ExitCode.INTERRUPTED
-        except (PunchError, BaseExceptionGroup) as raised:
-            error = only(raised)
-            if not isinstance(error, PunchError):
-                # A bug of ours: a traceback says more than a sentence could.
-                raise
-            print(f"punch: {plain(str(error))}", file=sys.stderr)
-            return exit_code(error)
+    def run() -> ExitCode:
+        given = sys.argv[1:] if arguments is None else arguments
+        return command(load_settings(name, about, kind, given))
 
-    return with_streams(run)
+    return with_streams(lambda: _with_words(run))
+
+
+def _with_words(run: Callable[[], ExitCode]) -> int:
+    """The exit code of *run*; an error becomes a sentence on standard error."""
+    try:
+        return run()
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except (PunchError, BaseExceptionGroup) as raised:
+        error = only(raised)
+        if not isinstance(error, PunchError):
+            # A bug of ours: a traceback says more than a sentence could.
+            raise
+        print(f"punch: {plain(str(error))}", file=sys.stderr)
+        return exit_code(error)
 
 
 @attrs.frozen(kw_only=True)

@@ -342,6 +342,23 @@ async def test_a_connection_waits_for_its_front_and_comes_with_what_was_read() -
         assert client.recv(100) == b"an answer"
 
 
+async def test_what_leads_to_a_front_that_ends_waits_for_the_next_one() -> None:
+    """It finishes what it has begun, and would lose what it is given."""
+    bus = Bus()
+    switchboard = Switchboard(2, settings=None, events=bus, peers=lambda: 0)
+    client, connection = socket.socketpair()
+    with client:
+        async with open_front_of(switchboard, 0) as first, open_front_of(switchboard, 1) as second:
+            second.send(Ready(accepts=False))
+            await until_taken(second, bus)
+            first.send(Connection(home=1, ahead=b"GET /"), [connection])
+            connection.close()
+            await until_taken(first, bus)
+            assert len(switchboard.places[1].waiting) == 1
+        switchboard.close()
+        assert client.recv(100).startswith(b"HTTP/1.1 503 ")
+
+
 async def test_a_front_that_says_nothing_for_long_is_stuck() -> None:
     """One that has just spoken is not, and neither is one that is not there."""
     switchboard = Switchboard(2, settings=None, events=Bus(), peers=lambda: 0)

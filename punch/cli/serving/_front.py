@@ -96,6 +96,7 @@ async def _until_told(front: Front, gateway: Gateway, books: Books, shutdown: Sh
         nursery.start_soon(front.report, gateway, books.quotas)
         shutdown.drains = True
         await shutdown.requested.wait()
+        front.leave()
         nursery.cancel_scope.cancel()
 
 

@@ -106,6 +106,10 @@ class Front:
             self.link.send(_report_of(gateway, quotas))
             await trio.sleep(REPORT_SECONDS)
 
+    def leave(self) -> None:
+        """Say that this front takes no connections any more."""
+        self.link.send(Ready(accepts=False))
+
     async def serve(self, gateway: Gateway) -> None:
         """Serve what the gateway hands over, until that is gone."""
         self.link.send(Ready())

@@ -35,7 +35,10 @@ class Start:
 
 @attrs.frozen(kw_only=True)
 class Ready:
-    """A front accepts connections."""
+    """A front accepts connections, or does so no longer."""
+
+    accepts: bool = True
+    """Whether it does."""
 
 
 @attrs.frozen(kw_only=True)

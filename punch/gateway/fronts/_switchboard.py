@@ -55,7 +55,10 @@ class Place:
     """Its number, from 0."""
 
     link: Link | None = None
-    """Leads to it, while it accepts connections."""
+    """Leads to it, while it runs."""
+
+    accepts: bool = False
+    """It takes connections: it has started, and does not end yet."""
 
     report: Report = attrs.field(factory=Report)
     """What it has said of itself last."""
@@ -120,7 +123,7 @@ class Switchboard:
         if not asks:
             return False
         if home == GATEWAY:
-            there = [place for place in self.places if place.link is not None]
+            there = [place for place in self.places if place.accepts]
             home = min(there or self.places, key=lambda place: place.report.connections).number
         if raw is not None:
             self._pass_on(home, socket.socket(fileno=os.dup(stream.socket.fileno())), raw)
@@ -133,7 +136,7 @@ class Switchboard:
             self._adopt(connection, ahead)
             return
         place = self.places[home]
-        if place.link is not None:
+        if place.link is not None and place.accepts:
             with connection:
                 place.link.send(Connection(home=home, ahead=ahead), [connection])
         elif len(place.waiting) < MAX_WAITING:
@@ -160,18 +163,19 @@ class Switchboard:
     async def _serve(self, place: Place, link: Link) -> None:
         sockets = [each.socket for each in self._listeners]
         count, peers = len(self.places), self._peers()
+        place.link, place.heard_at = link, trio.current_time()
         link.send(Start(settings=self._settings, count=count, peers=peers), sockets)
         try:
             while (received := await link.receive()) is not None:
                 place.heard_at = trio.current_time()
-                self._take(place, link, *received)
+                self._take(place, *received)
         finally:
             if place.link is link:
-                place.link, place.came = None, trio.Event()
+                place.link, place.accepts, place.came = None, False, trio.Event()
                 place.report = Report()
                 place.retelling.end()
 
-    def _take(self, place: Place, link: Link, message: Any, descriptors: list[int]) -> None:
+    def _take(self, place: Place, message: Any, descriptors: list[int]) -> None:
         match message, descriptors:
             case Connection(home=home, ahead=ahead), [number]:
                 self._pass_on(home, socket.socket(fileno=number), ahead)
@@ -181,12 +185,15 @@ class Switchboard:
                 write_lines(message)
             case Report(), []:
                 place.report = message
-            case Ready(), []:
-                place.link = link
+            case Ready(accepts=True), []:
+                place.accepts = True
                 place.came.set()
                 while place.waiting:
                     connection, ahead, _ = place.waiting.popleft()
                     self._pass_on(place.number, connection, ahead)
+            case Ready(), []:
+                # What leads to it waits for the next one of its number.
+                place.accepts = False
             case _:
                 for each in descriptors:
                     os.close(each)
@@ -199,7 +206,7 @@ class Switchboard:
         return [
             place
             for place in self.places
-            if place.link is not None and now - place.heard_at > SILENT_SECONDS
+            if place.accepts and now - place.heard_at > SILENT_SECONDS
         ]
 
     def close(self) -> None:
