@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import attrs
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from punch.capability import Capability, PeerId
@@ -403,3 +404,43 @@ async def test_what_a_model_thinks_is_kept_aside_and_credited(
                 elif isinstance(part, Reasoning):
                     got += part.text
     assert got == kept
+
+
+async def test_a_request_alone_is_sent_at_once_and_several_are_gathered(
+    autojump_clock: MockClock,
+) -> None:
+    """Without a turn of the writer's task, or in one write with what others say meanwhile."""
+    async with pair() as (session, _, _, _):
+        greeted = session.statistics().sent
+        session.ask(ask("r1"))
+        alone = session.statistics().sent
+        assert alone > greeted
+        session.ask(ask("r2"))
+        session.ask(ask("r3"))
+        assert session.statistics().sent == alone
+        await trio.testing.wait_all_tasks_blocked()
+        assert session.statistics().sent > alone
+
+
+async def test_a_request_that_the_stream_has_no_room_for_keeps_its_place(
+    autojump_clock: MockClock,
+) -> None:
+    """It waits for the writer, and what is said after it comes after it."""
+    served: list[str] = []
+
+    async def answer(call: ServerCall) -> None:
+        served.append(call.request.request_id)
+        call.respond(CommandResponse(request_id=call.request.request_id, status="success"))
+
+    async with pair(answer) as (session, _, network, _):
+        network.stall(PeerId("listener"))
+        long = attrs.evolve(ask("r1"), prompt="p" * (1 << 20))
+        calls = [session.ask(long), session.ask(ask("r2"))]
+        await trio.sleep(1)
+        calls[1].cancel()
+        calls.append(session.ask(ask("r3")))
+        network.resume(PeerId("listener"))
+        with trio.fail_after(5):
+            await response_of(calls[0])
+            await response_of(calls[2])
+    assert served == ["r1", "r2", "r3"]
