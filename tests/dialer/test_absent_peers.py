@@ -242,3 +242,27 @@ async def test_nobody_else_is_asked_while_the_whole_network_is_away(
     assert text_of(answer.response) == " ".join(mock_words(request))
     assert len(answer.decisions) == 1
     assert answer.attempts == ()
+
+
+async def test_nobody_else_is_asked_for_the_delays_of_a_bad_network(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    """A round trip of up to a second, and a tenth of the packets lost: each peer is there."""
+    asked: list[int] = []
+    network = swarm.network
+    network.delay, network.jitter, network.loss = 0.1, 0.3, 0.1
+    for name in "abc":
+        await swarm.listener(name, mock())
+
+    async def ask(number: int) -> None:
+        request = question(f"{number}: tell me")
+        async with router.answer(request) as answer:
+            async for _ in answer:
+                pass
+        assert text_of(answer.response) == " ".join(mock_words(request))
+        asked.append(len(answer.decisions))
+
+    async with swarm.router() as router, trio.open_nursery() as nursery:
+        for number in range(12):
+            nursery.start_soon(ask, number)
+    assert asked == [1] * 12
