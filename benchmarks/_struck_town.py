@@ -139,9 +139,10 @@ class Struck:
             if seconds is not None:
                 await trio.sleep(seconds)
                 victim.thaw()
-        # A new one in its place, against which nothing is held.
         if not kill:
             await victim.kill()
+        # Another peer takes its place: nothing is held against that one, and it has no breaker.
+        victim.number += LISTENERS
         await victim.start()
         return [attrs.asdict(one) for one in reading.heard]
 

@@ -56,14 +56,21 @@ class Asking:
         starter = dispatch.starter
         self._start = None if starter is None else AwaitedStart(dispatch, starter, books)
 
-    def decide(self, request: CommandRequest, reason: Reason, but: Iterable[str] = ()) -> Decision:
+    def decide(
+        self,
+        request: CommandRequest,
+        reason: Reason,
+        but: Iterable[str] = (),
+        *,
+        only_well: bool = True,
+    ) -> Decision:
         """Whom to ask *request*, but for what was tried.
 
         Args:
           request: What is still to be asked.
           reason: Why a peer is asked now.
-          but: Ids of candidates, and of peers, that work on it: they are left out, and only one
-            that is well would be better.
+          but: Ids of candidates, and of peers, that work on it: they are left out.
+          only_well: Whether only a peer that is well would be better than those.
 
         """
         dispatch = self._dispatch
@@ -75,7 +82,7 @@ class Asking:
             tried=attempts.tried(dispatch.meeting.presence) | busy,
             now=trio.current_time(),
             chat_template=self._books.delivered.chat_template,
-            alternative=bool(busy),
+            alternative=only_well and bool(busy),
             real_only=self._asked_real,
             alike=self._found.digest if isinstance(self._found, Meaning) else None,
             ambiguous=self._found.names if isinstance(self._found, Ambiguous) else (),
@@ -225,7 +232,8 @@ class Asking:
             return None
         # A request has its id once in a session: no other lane of a peer that works on it.
         but = [*(attempt.peer_id for attempt in live), *self._absent(now)]
-        decision = self.decide(request, "hedge", but=but)
+        # Any may do better than one that is absent; one that is late may only be slow.
+        decision = self.decide(request, "hedge", but, only_well=late is None or late.is_quiet)
         candidate = decision.chosen
         if candidate is None:
             is_paid = False

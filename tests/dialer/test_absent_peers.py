@@ -266,3 +266,24 @@ async def test_nobody_else_is_asked_for_the_delays_of_a_bad_network(
         for number in range(12):
             nursery.start_soon(ask, number)
     assert asked == [1] * 12
+
+
+async def test_a_peer_that_failed_lately_is_asked_rather_than_an_absent_one_waited_for(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    """It may be well again; where all have failed, one of them is asked as well."""
+    request = question()
+    for name in "ab":
+        await swarm.listener(name, mock())
+    reader = Reader(swarm)
+    async with swarm.router() as router, router.answer(request) as answer:
+        async for _ in answer:
+            break
+        first = answer.peer_id
+        (other,) = (peer for peer in router.peers if peer.peer_id != first)
+        now = trio.current_time()
+        router._dispatch.table.failed(other.peer_id, now=now, retry_after=20.0)
+        await reader.read(answer)
+    assert text_of(answer.response) == " ".join(mock_words(request))
+    assert answer.response.executor == other.peer_id
+    assert reader.longest_gap < 1.5 + FIRST + 0.2
