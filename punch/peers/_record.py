@@ -302,13 +302,21 @@ class Candidate:
     has_room: bool = attrs.field(repr=False)
     """Whether the lane takes a further request: a slot or a place in its queue is free."""
 
+    is_plain: bool = attrs.field(repr=False)
+    """Whether nothing that is known of it keeps a request from it: it offers what was asked for,
+    without caps, works, has room, and neither failed nor refused anything lately."""
+
     def __init__(self, *, peer: PeerRecord, offer: ModelOffer, lane: Lane) -> None:
         # All is worked out here once, and not once a look: a decision looks several times at each.
         load, lanes = lane.load, peer.lanes
         ours = lanes.get(lane.id, peer) if lanes else peer
         present = max(ours.in_flight, load.busy + load.queued + ours.sent_since_report)
         rates = peer.rates.get(offer.key, _NO_RATES) if peer.rates else _NO_RATES
-        caps = (offer.max_output, lane.max_seconds, lane.max_priority)
+        is_offered = offer is not NO_OFFER
+        is_capped = (offer.max_output, lane.max_seconds, lane.max_priority) != (None, None, None)
+        is_troubled = bool(peer.breakers or peer.fault_share or peer.engine_deaths)
+        has_room = present < load.slots + load.queue_limit and not load.draining
+        is_welcome = lane.state in ANSWERING and not ours.resting_until
         self.__attrs_init__(
             peer=peer,
             offer=offer,
@@ -321,10 +329,11 @@ class Candidate:
             per_slot=present / max(1, load.slots),
             rates=rates,
             belief=Belief.of(offer, rates),
-            is_offered=offer is not NO_OFFER,
-            is_capped=caps != (None, None, None),
-            is_troubled=bool(peer.breakers or peer.fault_share or peer.engine_deaths),
-            has_room=present < load.slots + load.queue_limit and not load.draining,
+            is_offered=is_offered,
+            is_capped=is_capped,
+            is_troubled=is_troubled,
+            has_room=has_room,
+            is_plain=is_offered and has_room and is_welcome and not (is_capped or is_troubled),
         )
 
     @property

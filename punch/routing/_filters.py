@@ -35,6 +35,9 @@ class Filter:
     why: Why
     """``why(request, candidate, now)`` says in a sentence why *candidate* did not pass."""
 
+    passes_plain: bool = False
+    """Whether each `Candidate.is_plain` passes, so that a decision among such need not look."""
+
 
 def _keep_real(
     request: RouteRequest, candidates: Sequence[Candidate], now: float
@@ -438,19 +441,20 @@ MODEL = Filter(
         candidate for candidate in candidates if candidate.is_offered
     ],
     why=_why_model,
+    passes_plain=True,
 )
 
 FEATURES = Filter(name="features", keep=_keep_features, why=_why_features)
 
 CONTEXT = Filter(name="context", keep=_keep_context, why=_why_context)
 
-CAPS = Filter(name="caps", keep=_keep_caps, why=_why_caps)
+CAPS = Filter(name="caps", keep=_keep_caps, why=_why_caps, passes_plain=True)
 
 CONTINUATION = Filter(name="continuation", keep=_keep_continuation, why=_why_continuation)
 
-STATE = Filter(name="state", keep=_keep_state, why=_why_state)
+STATE = Filter(name="state", keep=_keep_state, why=_why_state, passes_plain=True)
 
-BREAKER = Filter(name="breaker", keep=_keep_breaker, why=_why_breaker)
+BREAKER = Filter(name="breaker", keep=_keep_breaker, why=_why_breaker, passes_plain=True)
 
 RESTING = Filter(
     name="resting",
@@ -460,9 +464,10 @@ RESTING = Filter(
     why=lambda request, candidate, now: (
         f"refused a request; left in peace for another {candidate.ours.resting_until - now:.1f} s"
     ),
+    passes_plain=True,
 )
 
-SLOTS = Filter(name="slots", keep=_keep_slots, why=_why_slots)
+SLOTS = Filter(name="slots", keep=_keep_slots, why=_why_slots, passes_plain=True)
 
 STANDARD_FILTERS = (
     ONLY,

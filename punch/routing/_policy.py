@@ -147,7 +147,10 @@ class Policy:
             peers, request.model, request.model_digest, request.offer, request.alike
         )
         removed: list[tuple[Candidate, Filter]] = []
+        odd = [candidate for candidate in kept if not candidate.is_plain]
         for step in filters:
+            if step.passes_plain and not odd:
+                continue
             passed = step.keep(request, kept, now)
             if passed is not kept and len(passed) != len(kept):
                 passing = set(passed)

@@ -524,3 +524,15 @@ def test_lanes_of_one_peer_are_judged_apart() -> None:
         "well/llama/llama": "",
         "well/second/llama": "",
     }
+
+
+@given(peer_tables(), route_requests)
+def test_what_is_plain_passes_every_filter_that_need_not_look_at_it(
+    peers: list[PeerRecord], request: RouteRequest
+) -> None:
+    """A decision among plain candidates leaves these filters out."""
+    candidates = candidates_of(peers, request.model, request.model_digest, request.offer)
+    plain = [candidate for candidate in [*candidates, of(peer())] if candidate.is_plain]
+    for step in STANDARD_FILTERS:
+        if step.passes_plain:
+            assert list(step.keep(request, plain, NOW)) == plain
