@@ -96,7 +96,7 @@ class Lateness:
         self.is_absent = False
         """Whether its peer said nothing at all when it was last looked at."""
         self._sign_due = sign_due
-        self._has_spoken = False
+        self._has_spoken, self._not_before = False, math.inf
         self._predicted = predicted
         self._is_on_trial = is_on_trial
         self._has_signed = self._works = False
@@ -109,7 +109,7 @@ class Lateness:
     def spoke(self, now: float) -> None:
         """It has sent text: from now on it is late if its peer is absent."""
         self._has_spoken = True
-        self.late_at = now + LOOK_SECONDS
+        self.late_at, self._not_before = now + LOOK_SECONDS, now + 2 * LOOK_SECONDS
 
     def is_now(self, now: float) -> bool:
         """Whether it is late; to be asked at `late_at`.
@@ -123,7 +123,8 @@ class Lateness:
             return True
         sign_due = self._sign_due()
         self.is_absent = sign_due <= now
-        self.late_at = max(sign_due, now + LOOK_SECONDS)
+        # A quiet one is asked for a sign at the first look: it has until the second, at the least.
+        self.late_at = now + LOOK_SECONDS if self.is_absent else max(sign_due, self._not_before)
         return self.is_absent
 
     def signed(
