@@ -23,6 +23,9 @@ _NOT_NUMBERS = frozenset({"inf", "-inf", "nan"})
 # JSON takes only texts as keys: the empty one, which is no name of ours, stands for `None`.
 _NOBODY = ""
 
+# What JSON has just so: most of all that is written.
+_PLAIN = frozenset({str, bool, int, type(None)})
+
 # Fields of a capability that said of the whole peer what lanes say now.
 _OF_ITS_LANE = ("backend", "simulated", "load", "threads")
 
@@ -32,17 +35,18 @@ def to_plain(value: Any) -> Any:
 
     A field that has its default is left out, which makes a line several times shorter.
     """
-    if isinstance(value, str | bool | int) or value is None:
+    # To mypy a class is not surely hashable.
+    kind: Any = type(value)
+    if kind in _PLAIN or isinstance(value, str | int):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
-    # To mypy a class is not surely hashable.
-    kind: Any = type(value)
     # Before what a type can do, which is slow to find out.
-    if attrs.has(kind):
+    fields = _defaults(kind)
+    if fields is not None:
         return {
-            name: to_plain(item)
-            for name, default in _defaults(kind)
+            name: item if type(item) in _PLAIN else to_plain(item)
+            for name, default in fields
             if (item := getattr(value, name)) != default or type(item) is not type(default)
         }
     if isinstance(value, Mapping):
@@ -54,8 +58,13 @@ def to_plain(value: Any) -> Any:
 
 
 @cache
-def _defaults(kind: Any) -> tuple[tuple[str, Any], ...]:
-    """The fields of an attrs class, each with its default; not those it works out itself."""
+def _defaults(kind: Any) -> tuple[tuple[str, Any], ...] | None:
+    """The fields of an attrs class, each with its default; not those it works out itself.
+
+    `None` for a class of another kind.
+    """
+    if not attrs.has(kind):
+        return None
     found = []
     for field in _given_fields(kind):
         default = field.default
