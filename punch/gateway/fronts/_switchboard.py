@@ -37,8 +37,9 @@ HELLO_SECONDS = 10.0
 MAX_WAITING = 64
 WAIT_SECONDS = 10.0
 
-# A front that says nothing for so long is stuck: it reports every second.
-SILENT_SECONDS = 30.0
+# A front that says nothing for so long is stuck: it reports every second, and its peers have given
+# it up after five.
+SILENT_SECONDS = 10.0
 
 # For a connection whose front does not come back in time.
 NOT_NOW = (
