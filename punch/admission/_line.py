@@ -37,7 +37,7 @@ DEFAULT_TOKENS = 400.0
 
 # A claimant has far more than the others if it has so many times what they have on the average; of
 # what was served, also that of so many usual requests more: ten alike ones differ by less.
-FAR_MORE_FACTOR = 3.0
+FAR_MORE_FACTOR = 5.0
 FAR_MORE_REQUESTS = 16.0
 
 # Rounds that a claimant goes later for that, at most: what it has had is forgotten meanwhile.
