@@ -13,7 +13,8 @@ was hit: 0.7 s of it are what the next peer takes to its first text. Every text 
 right one.
 
 Then nobody dies. A listener is frozen for a moment and goes on, or every core has several times
-what it can do. An answer that another peer goes on with was moved needlessly.
+what it can do. An answer that another peer goes on with was moved needlessly; where another was
+only asked beside, the first one spoke again before it (docs/routing.md, *Silence*).
 
 The exit status is 1 if a target is missed.
 """
