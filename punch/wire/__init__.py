@@ -27,7 +27,6 @@ from ._decoders import (
     set_of,
 )
 from ._estimates import DEFAULT_OUTPUT_TOKENS, tokens_of, usual_output
-from ._fingerprint import MARK, fingerprint, mark_of
 from ._frame_buffer import FrameBuffer
 from ._frames import (
     Advert,
@@ -69,6 +68,7 @@ from ._limits import (
     SAMPLING_NUMBERS,
     Limit,
 )
+from ._mark import MARK, mark_of
 from ._redaction import (
     HIDDEN,
     MAX_WORD_CHARACTERS,
@@ -236,7 +236,6 @@ __all__ = [
     "decode_registration",
     "broken_rule",
     "check_request",
-    "fingerprint",
     # what a request was made of, for servers that are not ours
     "MARK",
     "mark_of",

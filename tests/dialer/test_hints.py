@@ -24,7 +24,7 @@ from punch.peers import PeerRecord
 from punch.routing import POLICIES, RouteRequest
 from punch.routing.names import NO_WISHES, Wishes, wishes_of
 from punch.testing import ScriptedBackend, Swarm, open_swarm
-from punch.wire import MAX_HINTS, NO_HINTS, CommandRequest, Request, decode, encode, fingerprint
+from punch.wire import MAX_HINTS, NO_HINTS, CommandRequest, Request, decode, encode
 
 
 def mock(**script: Any) -> MockBackend:
@@ -146,7 +146,7 @@ async def test_no_peer_hears_of_a_hint(swarm: Swarm, autojump_clock: MockClock) 
         again = await router.ask(attrs.evolve(request, hints=NO_HINTS))
     assert [each.hints for each in heard] == [NO_HINTS]
     assert first.request_id == again.request_id
-    assert fingerprint(request) == fingerprint(attrs.evolve(request, hints=NO_HINTS))
+    assert request.fingerprint == attrs.evolve(request, hints=NO_HINTS).fingerprint
     frame = encode(Request(request=request))
     assert decode(frame[4:]) == Request(request=attrs.evolve(request, hints=NO_HINTS))
 

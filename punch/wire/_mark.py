@@ -1,20 +1,8 @@
-"""Decides whether two requests with the same id are the same request, by a hash of what they ask.
-
-A request that comes again joins the answer of the first one; another one with its id is a
-conflict, which the listener and the dialer say by themselves. No I/O.
-"""
+"""Marks a request to a server that is not ours, so that a circle is noticed. No I/O."""
 
 from __future__ import annotations
 
 import hashlib
-
-from ._request import CommandRequest
-
-
-def fingerprint(request: CommandRequest) -> bytes:
-    """`CommandRequest.fingerprint`, which see."""
-    return request.fingerprint
-
 
 MARK = "X-Punch-Of"
 """The header by which a request to a server that is not ours says what it was made of."""
