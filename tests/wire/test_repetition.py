@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -258,7 +259,7 @@ def follow(places: list[tuple[str, Any]], start: set[int]) -> set[int]:
 
 def machine(pattern: str) -> list[tuple[str, Any]]:
     """Every repetition written out: what to read, and where to jump to."""
-    from re import _parser
+    _parser = import_module("re._parser")
 
     places: list[tuple[str, Any]] = []
 
