@@ -412,6 +412,8 @@ class Reader:
     def end(self, response: CommandResponse | None) -> None:
         """Note that it gets no more; *response* is how its request ended, `None` if it left."""
         self.is_over = True
+        # Not in a circle with its call any more: both are freed now, and not by a collection.
+        self.call.left = None
         if self.scope is not None:
             self.scope.cancel()
         self._answering.ended(self, response)
