@@ -149,7 +149,8 @@ def yamux_frames() -> None:
             stream.closed = stream.reset_received = True
         if body or flags & _LAST:
             self.stream_events[stream.stream_id].set()
-        if stream.closed:
+        # What came before the end, perhaps with it, is read first: see `yamux_read`.
+        if stream.closed and not self.stream_buffers.get(stream.stream_id):
             self._finalize_stream_locked(stream, fully_closed=True)
 
     defects.replace(yamux.Yamux, "handle_incoming", handle_incoming)
