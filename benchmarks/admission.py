@@ -16,7 +16,7 @@ from _results import Report, Row, milliseconds
 
 from punch.admission import NoRoom, Slots, Ticket
 from punch.routing import route_request
-from punch.wire import ChatMessage, CommandRequest, fingerprint
+from punch.wire import ChatMessage, CommandRequest
 
 TITLE = "A refusal with 1,000 requests waiting"
 
@@ -38,10 +38,11 @@ def full_slots(dialers: int) -> Slots:
     return slots
 
 
-def refuse(slots: Slots, request: CommandRequest, *, limit: float) -> float:
-    """Seconds of one refusal of *request*, which has *limit* seconds left."""
+def refuse(slots: Slots, *, limit: float) -> float:
+    """Seconds of one refusal of a request, which has *limit* seconds left."""
+    # A new one each time: a request is measured once.
+    request = CommandRequest(request_id="r", messages=(ChatMessage(role="user", content=PROMPT),))
     began = time.thread_time()
-    fingerprint(request)
     ticket = Ticket(claimant="0", prompt_tokens=route_request(request).prompt_tokens)
     with suppress(NoRoom):
         slots.admit(ticket, limit=limit, own_seconds=0.1, now=1.0)
@@ -52,12 +53,11 @@ def refuse(slots: Slots, request: CommandRequest, *, limit: float) -> float:
 def measure(*, quick: bool) -> Report:
     """Seconds of a refusal, for a full queue and for a deadline that cannot be met."""
     rounds = 100 if quick else 1000
-    request = CommandRequest(request_id="r", messages=(ChatMessage(role="user", content=PROMPT),))
     rows = []
     for dialers in (1, 100, 1000):
         slots = full_slots(dialers)
         for what, limit in (("no room", math.inf), ("no time", 30.0)):
-            middle = statistics.median(refuse(slots, request, limit=limit) for _ in range(rounds))
+            middle = statistics.median(refuse(slots, limit=limit) for _ in range(rounds))
             rows.append(
                 Row(
                     what=f"{what}, {dialers} dialers",
