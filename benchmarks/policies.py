@@ -249,8 +249,8 @@ def pooled(grid: Grid) -> list[Check]:
     found = []
     for figure in ("mean", "p99"):
         excess = _excess([pair for place in LOADED for pair in grid.pairs(place, figure)])
-        what = f"both traces, all pools, 80 %: {figure} with ten dialers at most 10 % above one"
-        found.append(Check(what, _percent(excess), excess.mean <= math.log(1.10)))
+        what = f"both traces, all pools, 80 %: {figure} with ten dialers at most 5 % above one"
+        found.append(Check(what, _percent(excess), excess.mean <= math.log(1.05)))
     return found
 
 
