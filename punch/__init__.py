@@ -84,7 +84,7 @@ from .exceptions import (
     UnknownModel,
 )
 from .network import Address, Node
-from .peers import Breaker, Candidate, LaneRecord, PeerRecord, Rates
+from .peers import Belief, Breaker, Candidate, LaneRecord, PeerRecord, Rates
 from .routing import (
     POLICIES,
     Assessment,
@@ -353,6 +353,7 @@ __all__ = [
     "Assessment",
     "Prediction",
     "Kind",
+    "Belief",
     "Candidate",
     "PeerRecord",
     "LaneRecord",

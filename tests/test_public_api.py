@@ -47,6 +47,7 @@ OPAQUE = {
     "Refusal": "what a door of one's own says, in `punch.access`",
     "Registration": "what a membership is told",
     "RpcVersion": "three numbers, in `punch.llama_cpp`",
+    "Shared": "of a gateway of several processes, in `punch.gateway`",
     "SignedGrant": "one of a `Home.chain`, in `punch.access`",
     "Stream": "between a listener and a router of one process",
     "Surveyed": "what borrowers are told, of `Worker.survey`",

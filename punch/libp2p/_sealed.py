@@ -92,8 +92,12 @@ class SealedPipe:
         if not self._is_emptying:
             self._send()
             if self.unsent and self.error is None:
-                self._is_emptying = True
-                self._nursery.start_soon(self._empty)
+                try:
+                    self._nursery.start_soon(self._empty)
+                except RuntimeError:  # The nursery has ended: what is left goes nowhere.
+                    self.error = OSError("the connection is closed")
+                else:
+                    self._is_emptying = True
 
     async def sent(self) -> None:
         """Wait until everything is sent.

@@ -1,5 +1,6 @@
 """What we know of other peers: their claims, and what we measured ourselves. No I/O."""
 
+from ._belief import Belief
 from ._breaker import Breaker
 from ._names import checked_name, short_id, shown_names
 from ._rates import DEFAULT_SLOWDOWN, ENOUGH_SAMPLES, FAR_FACTOR, MIN_TOKENS, Rates, is_far_slower
@@ -31,6 +32,7 @@ __all__ = [
     "MAX_PEERS",
     "PeerRecord",
     "LaneRecord",
+    "Belief",
     "Candidate",
     "candidate_id",
     "candidates_of",

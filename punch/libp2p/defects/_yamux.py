@@ -112,9 +112,13 @@ def yamux_frames() -> None:
                     raise MuxedStreamError("the peer asks, and does not read what it is told")
         except Exception:  # Whatever a peer has sent, only its own connection ends.
             logging.getLogger("libp2p").debug("a connection ended", exc_info=True)
-        finally:
-            self.event_shutting_down.set()
-            await self._cleanup_on_error()
+        except trio.Cancelled:
+            # A program that ends has last words for its streams, and closes the connection then.
+            if pipe.error is not None:
+                await self._cleanup_on_error()
+            raise
+        self.event_shutting_down.set()
+        await self._cleanup_on_error()
 
     def heard_ping(self: Any, flags: int, value: int) -> None:
         if flags & yamux.FLAG_SYN:
