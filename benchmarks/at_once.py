@@ -16,7 +16,7 @@ from _results import Report, Row, median_ratio, milliseconds
 TITLE = "32 requests at once"
 
 WORKERS = 32
-MIN_RATIO = 6.0
+MIN_RATIO = 8.0
 
 # Stream-per-request is some twenty times slower; rounds of equal length would tell little of it.
 SHARE_OF_STREAMS = 5
