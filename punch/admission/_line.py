@@ -227,6 +227,7 @@ class Line:
         waiting.remove(ticket)
         level.places.remove(_places_of(ticket.claimant, level)[-1])
         self._left(ticket, level)
+        self._present[ticket.claimant].free_at -= ticket.rounds
         self.depart(ticket, served=False)
         return True
 
@@ -235,7 +236,9 @@ class Line:
         if not self._length:
             return None
         level = self._levels[max(self._levels)]
-        _, _, claimant = level.places.pop(0)
+        place, _, claimant = level.places.pop(0)
+        # Who had its turn later since nobody else wanted one is not behind for that afterwards.
+        self._round = max(self._round, place)
         ticket = level.waiting[claimant].pop(0)
         self._left(ticket, level)
         return ticket

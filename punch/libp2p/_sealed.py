@@ -8,6 +8,7 @@ wait. What it does not take stays here, so that no cancel ever loses half a reco
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import trio
@@ -38,7 +39,7 @@ class SealedPipe:
         self.unsent = bytearray()
         """What was put and the system has not taken, sealed."""
         self.puts = 0
-        """How often something was put since the system had taken everything."""
+        """How often something was put since the system had taken all that there was then."""
         stream = secured.conn.read_writer.read_write_closer.stream
         self._noise = secured.conn.noise_state
         self._socket = stream.stream.socket
@@ -48,7 +49,9 @@ class SealedPipe:
         self._received = bytearray(stream.__dict__.get("_rest", b""))
         self._opened: bytes = secured._drain(None)
         self._nursery = nursery
-        self._emptied = trio.Event()
+        # Bytes, sealed: put, taken by the system, and put when `puts` was last 0.
+        self._put = self._taken = self._mark = 0
+        self._progress = trio.Event()
         self._is_emptying = False
 
     async def receive(self) -> bytes:
@@ -59,6 +62,9 @@ class SealedPipe:
 
         """
         while not self._opened:
+            self._opened = self._open()
+            if self._opened:
+                break
             await trio.lowlevel.wait_readable(self._socket)
             try:
                 data = self._raw.recv(READ_BYTES)
@@ -67,7 +73,6 @@ class SealedPipe:
             if not data:
                 return b""
             self._received += data
-            self._opened = self._open()
         opened, self._opened = self._opened, b""
         return opened
 
@@ -88,27 +93,31 @@ class SealedPipe:
         for start in range(0, len(data), MAX_PLAIN_BYTES):
             record = self._noise.encrypt(data[start : start + MAX_PLAIN_BYTES])
             self.unsent += len(record).to_bytes(_LENGTH, "big") + record
+            self._put += _LENGTH + len(record)
         self.puts += 1
         if not self._is_emptying:
             self._send()
             if self.unsent and self.error is None:
-                try:
-                    self._nursery.start_soon(self._empty)
-                except RuntimeError:  # The nursery has ended: what is left goes nowhere.
-                    self.error = OSError("the connection is closed")
-                else:
+                # Where the connection has ended, whoever waits in `sent` sends the rest.
+                with suppress(RuntimeError):
+                    self._nursery.start_soon(self._empty_to_the_end)
                     self._is_emptying = True
 
     async def sent(self) -> None:
-        """Wait until everything is sent.
+        """Wait until all that was put so far is sent, whatever is put meanwhile.
 
         Raises:
           OSError: if the connection ended, or the peer reads nothing for 10 s.
 
         """
-        while self.unsent and self.error is None:
-            await self._emptied.wait()
-        if self.error is not None:
+        mine = self._put
+        while self._taken < mine and self.error is None:
+            if self._is_emptying:
+                await self._progress.wait()
+            else:
+                self._is_emptying = True
+                await self._empty()
+        if self._taken < mine and self.error is not None:
             raise self.error
 
     def _send(self) -> None:
@@ -119,15 +128,21 @@ class SealedPipe:
         except OSError as error:
             # What the peer said before can still be read, and then its reader finds the end.
             self.error = error
-        else:
-            del self.unsent[:sent]
-            if not self.unsent:
-                self.puts = 0
+            return
+        del self.unsent[:sent]
+        self._taken += sent
+        if self._taken >= self._mark:
+            self.puts, self._mark = 0, self._put
+
+    async def _empty_to_the_end(self) -> None:
+        # A program that is cancelled still says its last words; a closed socket ends this, or 10 s.
+        with trio.CancelScope(shield=True):
+            await self._empty()
 
     async def _empty(self) -> None:
         """Send what is left, for as long as there is progress."""
         try:
-            while self.unsent and self.error is None:
+            while self.unsent and self.error is None and self._socket.fileno() >= 0:
                 with trio.move_on_after(defects.STALL_SECONDS) as patience:
                     await trio.lowlevel.wait_writable(self._socket)
                 if patience.cancelled_caught:
@@ -137,11 +152,16 @@ class SealedPipe:
                     self._nursery.cancel_scope.cancel()
                 else:
                     self._send()
+                    self._tell()
         except trio.ClosedResourceError:
             pass
         finally:
             if self.unsent and self.error is None:
                 self.error = OSError("the connection is closed")
             self._is_emptying = False
-            emptied, self._emptied = self._emptied, trio.Event()
-            emptied.set()
+            self._tell()
+
+    def _tell(self) -> None:
+        """Wake who waits in `sent`."""
+        progress, self._progress = self._progress, trio.Event()
+        progress.set()

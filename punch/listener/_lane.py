@@ -357,7 +357,8 @@ class RunningLane:
         self._changed()
         with trio.move_on_after(DRAIN_SECONDS):
             while self._under_way:
-                self._ended = trio.Event()
+                if self._ended.is_set():
+                    self._ended = trio.Event()
                 await self._ended.wait()
 
     def cancel(self) -> None:

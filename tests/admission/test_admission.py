@@ -99,6 +99,46 @@ def test_a_round_later_is_not_never() -> None:
     assert served.count("a") == len(patient)
 
 
+def turns_until(line: Line, name: str) -> int:
+    """Requests of ``b``, which has always some waiting, that go before the next one of *name*."""
+    for _ in range(3):
+        line.enter(ticket("b"), now=0.0)
+    for number in range(99):
+        following = line.next()
+        assert following is not None
+        line.depart(following, served=True)
+        if following.claimant == name:
+            return number
+        line.enter(ticket("b"), now=0.0)
+    raise AssertionError(f"{name} has no turn")
+
+
+def test_turns_that_nobody_else_wanted_are_not_held_against_a_claimant() -> None:
+    """It had a thousand while the other one was here and asked for nothing."""
+    line = Line(99)
+    line.arrive(ticket("b"))
+    for _ in range(8):
+        line.enter(ticket(), now=0.0)
+    for _ in range(1000):
+        following = line.next()
+        assert following is not None
+        line.depart(following, served=True)
+        line.enter(ticket(), now=0.0)
+    assert turns_until(line, "a") < 9
+
+
+def test_requests_that_were_given_up_take_no_turns() -> None:
+    """A claimant whose requests ran out of time is not put behind for that."""
+    line = Line(99)
+    line.arrive(ticket())
+    for _ in range(1000):
+        given_up = ticket()
+        line.enter(given_up, now=0.0)
+        assert line.leave(given_up)
+    line.enter(ticket(), now=0.0)
+    assert turns_until(line, "a") < 9
+
+
 def test_a_priority_below_0_yields_to_all_claimants() -> None:
     """Nobody is hurt by a claimant that says it can wait."""
     line = Line(9)

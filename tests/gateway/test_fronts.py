@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
+from punch.capability import PeerId
 from punch.dialer import new_request_id
 from punch.events import (
     STOPPED,
@@ -28,14 +29,26 @@ from punch.events import (
     RequestRefused,
     RequestStarted,
 )
+from punch.exceptions import PeerUnreachable
 from punch.gateway import Key
+from punch.gateway.fronts import _link
 from punch.gateway.fronts._link import Link, open_link, pickled
 from punch.gateway.fronts._log_lines import log_lines_to, write_lines
-from punch.gateway.fronts._messages import Connection, Hello, Lines, Ready, Report, Start, Told
+from punch.gateway.fronts._messages import (
+    Connection,
+    Hello,
+    Lines,
+    Ready,
+    Report,
+    Start,
+    Told,
+    slim,
+)
 from punch.gateway.fronts._placing import GATEWAY, Placing
 from punch.gateway.fronts._switchboard import Switchboard
 from punch.gateway.fronts._telling import Retelling, open_telling
 from punch.gateway.fronts._turns import Turns, turns_beside
+from punch.routing import FailedAttempt, Presence
 from punch.wire import MARK, mark_of
 
 CHAT = "/v1/chat/completions"
@@ -152,6 +165,51 @@ async def test_a_value_that_cannot_be_sent_ends_nothing(caplog: pytest.LogCaptur
         near.send("a word")
         assert await far.receive() == ("a word", [])
     assert "cannot be sent" in caplog.text
+
+
+async def test_a_value_that_is_too_long_ends_nothing(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other end would take it for nonsense and hang up, so it is not sent."""
+    monkeypatch.setattr(_link, "MAX_FRAME_BYTES", 1000)
+    ours, theirs = socket.socketpair()
+    async with open_link(ours) as near, open_link(theirs) as far:
+        near.send("long" * 300)
+        near.send("a word")
+        assert await far.receive() == ("a word", [])
+    assert "too much to say" in caplog.text
+
+
+async def test_a_connection_without_a_descriptor_for_it_is_not_sent() -> None:
+    """Which is said to who wanted to pass it on, and ends nothing."""
+    ours, theirs = socket.socketpair()
+    closed = socket.socket()
+    closed.close()
+    async with open_link(ours) as near, open_link(theirs) as far:
+        assert not near.send("a connection", [closed])
+        assert near.send("a word")
+        assert await far.receive() == ("a word", [])
+
+
+async def test_flushing_waits_for_a_value_that_nobody_had_waited_for() -> None:
+    """The writer has taken it and not written it: the last words of a front."""
+    ours, theirs = socket.socketpair()
+    async with open_link(theirs) as far:
+        async with open_link(ours) as near:
+            await trio.testing.wait_all_tasks_blocked()
+            near.send("the last words")
+            await near.flush(5.0)
+        assert await far.receive() == ("the last words", [])
+
+
+async def test_a_request_with_a_failed_attempt_is_told() -> None:
+    """Its attempt failed in a session, which lives in the front alone; the error travels."""
+    presence = Presence(incarnation=1, session=lambda: "no other process can have this")
+    error = PeerUnreachable("the connection was lost", peer_id=PeerId("p1"), why="lost")
+    attempt = FailedAttempt(peer_id=PeerId("p1"), error=error, seconds=1.0, presence=presence)
+    (told,) = pickle.loads(pickled(slim(record(attempts=(attempt,))))).attempts
+    assert (told.peer_id, str(told.error), told.seconds) == ("p1", str(error), 1.0)
+    assert (told.error.peer_id, told.error.why) == (error.peer_id, error.why)
 
 
 def test_frozen_mappings_travel() -> None:

@@ -31,6 +31,9 @@ LEAVE_SECONDS = 5.0
 
 SWEEP_SECONDS = 1.0
 
+# Until the next try where no descriptor is left for a process that wants to come in.
+ACCEPT_PAUSE_SECONDS = 1.0
+
 
 def check_processes(settings: GatewaySettings) -> None:
     """Refuse settings that need what only a gateway in one process has.
@@ -60,7 +63,11 @@ class _Kept:
     why: str = ""
     """How it ended last, with what it printed."""
     was_there: bool = False
-    """It has accepted connections."""
+    """It has accepted connections, now or before it was started again."""
+    is_starting: bool = False
+    """It runs, and has not accepted connections yet."""
+    started_at: float = 0.0
+    """When it was started last, in seconds of trio's clock."""
     failed: trio.Event = attrs.field(factory=trio.Event)
     """Set if it has ended before it was there for the first time."""
 
@@ -123,7 +130,12 @@ async def _accept(
 ) -> None:
     async with listener:
         while True:
-            stream = await listener.accept()
+            try:
+                stream = await listener.accept()
+            except OSError as error:
+                log.error("a process of the gateway cannot come in", why=str(error))
+                await trio.sleep(ACCEPT_PAUSE_SECONDS)
+                continue
             connected = socket.socket(fileno=stream.socket.detach())
             nursery.start_soon(switchboard.serve, connected)
 
@@ -156,34 +168,18 @@ async def _until_there(kept: list[_Kept]) -> None:
 async def _keep(kept: _Kept, path: Path, ending: trio.Event) -> None:
     """Run a front until told to end, again and again."""
     number, restarts = kept.place.number, Restarts()
-    command = [sys.executable, "-m", "punch.gateway.fronts"]
-    arguments = [str(path), str(number), repr(offset_here())]
-    grace = DRAIN_SECONDS + LEAVE_SECONDS
     while not ending.is_set():
         lines = LastLines()
-        async with open_child([*command, *arguments], env={}, stdin=None, grace=grace) as child:
-            kept.child = child
-            assert child.stderr is not None
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(lines.read, child.stdout)
-                nursery.start_soon(lines.read, child.stderr)
-                nursery.start_soon(_note_ready, kept, restarts)
-                nursery.start_soon(_end_with, child, ending)
-                try:
-                    await child.wait()
-                except trio.Cancelled:
-                    # Told twice to end, or something has failed: nobody waits for requests.
-                    child.kill()
-                    raise
-                # What it printed last is still in the pipe.
-                nursery.cancel_scope.deadline = trio.current_time() + 0.2
+        try:
+            ended = await _run(kept, path, ending, restarts, lines)
+        except OSError as error:  # Nothing is left to start it with: descriptors, memory.
+            ended = f"it cannot be started: {error}"
         kept.child = None
         # However it ended: a connection must not be left to it.
         Turns(turns_beside(path), number).close()
         if ending.is_set():
             return
-        assert child.returncode is not None
-        kept.why = "; ".join([f"ended with {describe_exit(child.returncode)}", *lines.lines[-12:]])
+        kept.why = "; ".join([ended, *lines.lines[-12:]])
         if not kept.was_there:
             kept.failed.set()
             return
@@ -192,16 +188,47 @@ async def _keep(kept: _Kept, path: Path, ending: trio.Event) -> None:
             "a process of the gateway has ended and is started again: the requests that it had "
             "are lost",
             process=number + 1,
-            why=kept.why,
+            why=ended,
             seconds=pause,
         )
+        # Not in the log, which pages show: it may be a traceback.
+        for line in lines.lines[-12:]:
+            print(line, file=sys.stderr)
         with trio.move_on_after(pause):
             await ending.wait()
 
 
+async def _run(
+    kept: _Kept, path: Path, ending: trio.Event, restarts: Restarts, lines: LastLines
+) -> str:
+    """Run a front once; how it ended."""
+    command = [sys.executable, "-m", "punch.gateway.fronts"]
+    arguments = [str(path), str(kept.place.number), repr(offset_here())]
+    grace = DRAIN_SECONDS + LEAVE_SECONDS
+    kept.is_starting, kept.started_at = True, trio.current_time()
+    async with open_child([*command, *arguments], env={}, stdin=None, grace=grace) as child:
+        kept.child = child
+        assert child.stderr is not None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lines.read, child.stdout)
+            nursery.start_soon(lines.read, child.stderr)
+            nursery.start_soon(_note_ready, kept, restarts)
+            nursery.start_soon(_end_with, child, ending)
+            try:
+                await child.wait()
+            except trio.Cancelled:
+                # Told twice to end, or something has failed: nobody waits for requests.
+                child.kill()
+                raise
+            # What it printed last is still in the pipe.
+            nursery.cancel_scope.deadline = trio.current_time() + 0.2
+    assert child.returncode is not None
+    return f"ended with {describe_exit(child.returncode)}"
+
+
 async def _note_ready(kept: _Kept, restarts: Restarts) -> None:
     await kept.place.came.wait()
-    kept.was_there = True
+    kept.was_there, kept.is_starting = True, False
     restarts.is_ready(trio.current_time())
     await trio.sleep_forever()
 
@@ -215,9 +242,11 @@ async def _sweep(switchboard: Switchboard, kept: list[_Kept]) -> None:
     """Kill fronts that are stuck, until cancelled."""
     while True:
         await trio.sleep(SWEEP_SECONDS)
-        stuck = switchboard.sweep(trio.current_time())
+        now = trio.current_time()
+        stuck = switchboard.sweep(now)
         for each in kept:
-            if each.place in stuck and each.child is not None:
+            is_late = each.is_starting and now - each.started_at > START_SECONDS
+            if (each.place in stuck or is_late) and each.child is not None:
                 log.error(
                     "a process of the gateway is stuck and is killed", process=each.place.number + 1
                 )

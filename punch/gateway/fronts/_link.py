@@ -78,18 +78,22 @@ class Link:
         self._news, self._waiting = trio.open_memory_channel[tuple[Any, list[int]]](MAX_WAITING)
         self._bytes = bytearray()
         self._descriptors: deque[int] = deque()
-        self._is_writing = False
+        # Values, of those that were sent, that are not written yet.
+        self._unsent = 0
 
     def send(
         self, value: Any, sockets: Sequence[socket.socket | trio.socket.SocketType] = ()
     ) -> bool:
         """Send *value* soon, with copies of *sockets*; false if there is no room for it."""
-        copies = [os.dup(each.fileno()) for each in sockets]
+        copies: list[int] = []
         try:
+            copies.extend(os.dup(each.fileno()) for each in sockets)
             self._news.send_nowait((value, copies))
-        except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
+        except (OSError, trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
+            # No descriptor is left, or no room, or nobody is there.
             _close(copies)
             return False
+        self._unsent += 1
         return True
 
     @property
@@ -100,7 +104,7 @@ class Link:
     async def flush(self, seconds: float) -> None:
         """Wait up to *seconds* until all that waits is sent."""
         with trio.move_on_after(seconds, shield=True):
-            while self.waiting or self._is_writing:  # noqa: ASYNC110 - at the end, for milliseconds
+            while self._unsent:  # noqa: ASYNC110 - at the end, for milliseconds
                 await trio.sleep(0.005)
 
     async def receive(self) -> tuple[Any, list[int]] | None:
@@ -144,11 +148,10 @@ class Link:
         """Send what waits, for as long as the other end takes it."""
         with suppress(OSError):
             async for value, descriptors in self._waiting:
-                self._is_writing = True
                 try:
                     await self._put(value, descriptors)
                 finally:
-                    self._is_writing = False
+                    self._unsent -= 1
                     _close(descriptors)
 
     async def _put(self, value: Any, descriptors: list[int]) -> None:
@@ -157,6 +160,10 @@ class Link:
         except Exception:
             # One value that cannot be told must not end the process and its requests.
             log.exception("what a process of the gateway says cannot be sent")
+            return
+        if len(content) > MAX_FRAME_BYTES:
+            # The other end would take that for nonsense, and end with it.
+            log.error("too much to say at once", bytes=len(content), limit=MAX_FRAME_BYTES)
             return
         data = memoryview(_HEAD.pack(len(content), len(descriptors)) + content)
         rights = array.array("i", descriptors).tobytes()

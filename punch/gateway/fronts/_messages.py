@@ -129,6 +129,8 @@ class Report:
 def slim(record: RequestRecord) -> RequestRecord:
     """A copy of *record* as it is now, whose decisions hold the chosen peer and no others.
 
+    Its failed attempts are without the session in which they failed, which lives in a front alone.
+
     A decision holds all that was known of a thousand peers; what is shown of it at the gateway is
     counted, and the rest is in the decision log, which a front writes itself.
     """
@@ -136,4 +138,5 @@ def slim(record: RequestRecord) -> RequestRecord:
         attrs.evolve(each, order=each.order[:1], terms=each.terms[:1], removed=(), starts={})
         for each in record.decisions
     )
-    return attrs.evolve(record, decisions=decisions)
+    attempts = tuple(attrs.evolve(each, presence=None) for each in record.attempts)
+    return attrs.evolve(record, decisions=decisions, attempts=attempts)

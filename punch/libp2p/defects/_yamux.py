@@ -27,6 +27,9 @@ _MAX_QUEUED_FRAMES = 4096
 """Answers (12 bytes each) that wait for a peer that sends requests and reads nothing. What else
 waits is one frame a stream: its writer waits until all is sent."""
 
+_TURN_FRAMES = 64
+"""Frames after which all other tasks have a turn: one read may bring thousands."""
+
 _FRAME = struct.Struct(yamux.YAMUX_HEADER_FORMAT)
 
 _FIRST = yamux.FLAG_SYN | yamux.FLAG_ACK
@@ -98,15 +101,18 @@ def yamux_frames() -> None:
         pipe, frames = _pipe(self), _Frames()
         try:
             while not self.event_shutting_down.is_set() and (data := await pipe.receive()):
-                for kind, flags, stream_id, value, body in frames.cut(data):
+                for count, (kind, flags, stream_id, value, body) in enumerate(frames.cut(data), 1):
+                    if not count % _TURN_FRAMES:
+                        await trio.lowlevel.checkpoint()
                     if kind == yamux.TYPE_PING:
                         heard_ping(self, flags, value)
                     elif kind == yamux.TYPE_GO_AWAY:
-                        return
-                    elif flags & yamux.FLAG_SYN and (stream := opened(self, stream_id)) is not None:
+                        raise MuxedStreamError("the peer leaves")
+                    elif flags & yamux.FLAG_SYN:
+                        stream = opened(self, stream_id)
                         heard(self, stream, flags, value, body)
                         await self.new_stream_send_channel.send(stream)
-                    elif not flags & yamux.FLAG_SYN and stream_id in self.streams:
+                    elif stream_id in self.streams:
                         heard(self, self.streams[stream_id], flags, value, body)
                 if pipe.puts > _MAX_QUEUED_FRAMES:
                     raise MuxedStreamError("the peer asks, and does not read what it is told")
@@ -129,10 +135,9 @@ def yamux_frames() -> None:
             self._ping_event.set()
 
     def opened(self: Any, stream_id: int) -> Any:
-        """The stream that the peer has just opened; `None` if there is one of this number."""
-        if stream_id in self.streams:
-            _put(self, yamux.TYPE_WINDOW_UPDATE, yamux.FLAG_RST, stream_id, 0)
-            return None
+        """The stream that the peer has just opened."""
+        if stream_id in self.streams or stream_id % 2 == self.next_stream_id % 2:
+            raise MuxedStreamError(f"stream {stream_id} is not for the peer to open")
         _put(self, yamux.TYPE_WINDOW_UPDATE, yamux.FLAG_ACK, stream_id, 0)
         return _new_stream(self, stream_id, is_ours=False)
 
@@ -153,8 +158,7 @@ def yamux_frames() -> None:
             stream.closed = stream.reset_received = True
         if body or flags & _LAST:
             self.stream_events[stream.stream_id].set()
-        # What came before the end, perhaps with it, is read first: see `yamux_read`.
-        if stream.closed and not self.stream_buffers.get(stream.stream_id):
+        if stream.closed:  # What came before the end, perhaps with it, can still be read.
             self._finalize_stream_locked(stream, fully_closed=True)
 
     defects.replace(yamux.Yamux, "handle_incoming", handle_incoming)
@@ -279,6 +283,8 @@ def yamux_read() -> None:
             await event.wait()
 
     def finalize_and_wake(self: Any, stream: Any, *, fully_closed: bool) -> None:
+        if self.streams.get(stream.stream_id) is not stream:
+            return  # It is over already, and the peer may have used its number again.
         event = self.stream_events.get(stream.stream_id)
         finalize(self, stream, fully_closed=fully_closed)
         if fully_closed and event is not None:
@@ -359,12 +365,9 @@ def hang_up(stream: Any) -> None:
     """End a Yamux stream on this side: nothing more is read or written here."""
     stream.send_closed = stream.recv_closed = stream.closed = True
     conn = stream.conn
-    buffer = conn.stream_buffers.get(stream.stream_id)
-    if buffer is not None:
-        buffer.clear()
-    event = conn.stream_events.get(stream.stream_id)
-    if event is not None:
-        event.set()
+    if conn.streams.get(stream.stream_id) is stream:
+        conn.stream_buffers[stream.stream_id].clear()
+        conn.stream_events[stream.stream_id].set()
 
 
 async def say_goodbye(stream: Any) -> None:
