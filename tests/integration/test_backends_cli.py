@@ -25,7 +25,7 @@ from punch.exceptions import (
     PeerRefused,
 )
 from punch.llama_cpp import ask_program
-from punch.wire import ChatMessage, CommandRequest, Sampling
+from punch.wire import ChatMessage, CommandRequest, Completion, Sampling
 
 LIMIT = 180
 
@@ -268,45 +268,124 @@ async def test_a_server_is_no_program_that_answers_and_ends(
                 pass
 
 
-# Says of itself what llama-completion does; as an answer it prints some text, or none, and fails.
+# Says of itself what llama-completion does; as an answer it prints what its seed says, or the first
+# time only the beginning of it.
 FAILING = """#!/bin/sh
 case "$*" in
-*--help*) echo "--model --ctx-size --file --simple-io --perf --no-perf -no-cnv"; exit 0 ;;
+*--help*) echo "--model --ctx-size --file --simple-io --perf --no-perf --seed -no-cnv"; exit 0 ;;
 *--version*) echo "version: 1 (fake)"; exit 0 ;;
 esac
-echo run >> "{runs}"
-[ "$(wc -l < "{runs}")" -gt 1 ] || printf '%s' "{first}"
-[ "$(wc -l < "{runs}")" -le 1 ] || printf '%s' "one two three"
-exit "{code}"
+seed=${{*##*--seed }}; seed=${{seed%% *}}
+echo "$seed" >> "{log}"
+[ "$(wc -l < "{log}")" -gt 1 ] || {{ printf '{first}'; exit {code}; }}
+printf '{second}'
+echo "eval time = 5.00 ms / 2 runs" >&2
 """
 
+PROMPT = CommandRequest(request_id="r", command="complete", prompt="p")
 
-@pytest.mark.parametrize(("first", "runs"), [("one two ", 1), ("", None)])
-async def test_a_program_that_has_printed_some_of_an_answer_is_not_run_again(
-    first: str, runs: int | None, tmp_path: Path
-) -> None:
-    """Although it would print all of it the second time; one that printed none is."""
-    log, program = tmp_path / "runs", tmp_path / "llama-completion"
-    program.write_text(FAILING.format(runs=log, first=first, code=1))
-    program.chmod(0o700)
-    backend = LlamaCliBackend(
-        await ask_program(program, setting="LLAMA_CPP_EXE"),
-        model_path=tmp_path / "model.gguf",
-        threads=None,
-        no_mmap=False,
-        context_tokens=1024,
-        offer=ModelOffer(name="m", features=frozenset({"complete"})),
-        gpus=(),
-        more_args=(),
-    )
-    request = CommandRequest(request_id="r", command="complete", prompt="p")
-    texts: list[str] = []
 
-    async def emit(text: str, tokens: int) -> None:
-        texts.append(text)
+class Failing:
+    """A backend whose program fails the first time; made by the fixture `failing`."""
+
+    def __init__(self, program: Path) -> None:
+        self.program = program
+        self._log = program.with_name("log")
+        self.texts: list[str] = []
+
+    @property
+    def seeds(self) -> list[str]:
+        """The seed of each run."""
+        return self._log.read_text().splitlines()
+
+    async def emit(self, text: str, tokens: int) -> None:
+        """Keep what is passed on."""
+        self.texts.append(text)
         await trio.lowlevel.checkpoint()
 
-    with trio.fail_after(LIMIT), pytest.raises(GenerationFailed):
-        await backend.generate(request, emit)
-    assert "".join(texts) == (first or "one two three")
-    assert len(log.read_text().splitlines()) == (runs or 2)
+    async def ask(
+        self, first: str, second: str, *, code: int, request: CommandRequest = PROMPT
+    ) -> Completion:
+        """Ask a program that prints *first* and ends with *code*, and the next time *second*."""
+        self.write(first, second, code=code)
+        backend = LlamaCliBackend(
+            await ask_program(self.program, setting="LLAMA_CPP_EXE"),
+            model_path=self.program.with_name("model.gguf"),
+            threads=None,
+            no_mmap=False,
+            context_tokens=1024,
+            offer=ModelOffer(name="m", features=frozenset({"complete"})),
+            gpus=(),
+            more_args=(),
+        )
+        with trio.fail_after(LIMIT):
+            return (await backend.generate(request, self.emit)).completion
+
+    def write(self, first: str, second: str, *, code: int) -> None:
+        """Write the program."""
+        script = FAILING.format(log=self._log, first=first, second=second, code=code)
+        self.program.write_text(script)
+        self.program.chmod(0o700)
+
+
+@pytest.fixture
+def failing(tmp_path: Path) -> Failing:
+    """A program that is yet to be written."""
+    return Failing(tmp_path / "llama-completion")
+
+
+async def test_a_program_that_failed_with_some_of_an_answer_is_not_run_again(
+    failing: Failing,
+) -> None:
+    """Although it would print all of it the second time."""
+    with pytest.raises(GenerationFailed):
+        await failing.ask("one two ", "one two three\\n\\n", code=1)
+    assert ("".join(failing.texts), len(failing.seeds)) == ("one two ", 1)
+
+
+@pytest.mark.parametrize(
+    ("code", "first"),
+    [(1, ""), (0, ""), (0, "d\\303\\251j"), (0, "d\\303"), (0, "d\\303\\251j\\303\\240 vu \\n")],
+)
+async def test_what_was_lost_when_a_program_exited_is_said_by_a_second_run(
+    code: int, first: str, failing: Failing
+) -> None:
+    """With the same seed, and only what was not passed on is."""
+    answer = await failing.ask(first, "d\\303\\251j\\303\\240 vu \\n\\n", code=code)
+    assert "".join(failing.texts) == answer.text == "d\u00e9j\u00e0 vu "
+    assert len(failing.seeds) == 2
+    assert failing.seeds[0] == failing.seeds[1]
+
+
+@pytest.mark.parametrize("second", ["one ten", "one\\n\\n"])
+async def test_a_second_run_that_says_something_else_fails(second: str, failing: Failing) -> None:
+    """What was passed on is no part of its answer."""
+    with pytest.raises(GenerationFailed):
+        await failing.ask("one two ", second, code=0)
+    assert failing.texts == ["one two"]
+
+
+async def test_the_seed_of_a_request_is_kept(failing: Failing) -> None:
+    """Only a request without one gets one by chance."""
+    request = attrs.evolve(PROMPT, sampling=Sampling(seed=7))
+    await failing.ask("", "one two\\n\\n", code=0, request=request)
+    assert failing.seeds == ["7", "7"]
+
+
+async def test_a_program_that_loses_its_words_can_be_opened(
+    failing: Failing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody reads those of the first token; that the program did not fail is enough."""
+    monkeypatch.setattr("punch.backends.llama._cli._ASK_AGAIN_SECONDS", 0.0)
+    failing.write("a", "a", code=0)
+    failing.program.write_text(failing.program.read_text().replace("-gt 1", "-gt 99"))
+    with trio.fail_after(LIMIT):
+        async with open_llama_cli(
+            program=failing.program,
+            model_path=failing.program.with_name("model.gguf"),
+            threads=None,
+            no_mmap=False,
+            context_tokens=1024,
+        ) as backend:
+            with pytest.raises(GenerationFailed, match="before all was printed"):
+                await backend.generate(PROMPT, failing.emit)

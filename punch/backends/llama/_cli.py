@@ -3,7 +3,8 @@
 For machines that have ``llama-completion`` or ``llama-cli`` and no ``llama-server``. The backend
 loads the model for every request, keeps no cache, takes one request at a time and one user
 message with an optional system message. What it cannot do, it refuses by name. How a request is
-put to the programs is decided by `_cli_question`, and what they print is read by `_cli_output`.
+put to the programs is decided by `_cli_question`; `_cli_run` runs one once, and `_cli_output` reads
+what it prints.
 
 The later ``llama-cli`` (it "talks") is itself a server and a client in one process, with an
 open port on loopback while it answers. Prefer ``llama-completion``.
@@ -11,9 +12,9 @@ open port on loopback while it answers. Prefer ``llama-completion``.
 
 from __future__ import annotations
 
-import codecs
+import itertools
 import re
-import sys
+import secrets
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -23,7 +24,6 @@ import attrs
 import trio
 
 from ..._background import open_background
-from ..._logs import get_logger
 from ...capability import Gpu, ModelOffer
 from ...exceptions import (
     BackendCrashed,
@@ -33,15 +33,14 @@ from ...exceptions import (
     GenerationFailed,
 )
 from ...llama_cpp import Program, ask_program, find_completion, list_gpus
-from ...processes import Child, LastLines, describe_exit, open_child, tell_loading
+from ...processes import describe_exit, tell_loading
 from ...wire import ChatMessage, CommandRequest, Completion, Sampling
 from .._base import Emit, Generation, Loading
 from .._stop import StopMatcher
 from ._cli_output import ConversationOutput, Output, PlainOutput, read_perf, read_too_long
 from ._cli_question import Question, read_question, sampling_flags
+from ._cli_run import Run
 from ._vigil import Pace
-
-log = get_logger(__name__)
 
 # As over HTTP: loading a model and reading a long prompt take minutes without a word.
 SILENCE_SECONDS = 600.0
@@ -51,14 +50,11 @@ SILENCE_SECONDS = 600.0
 LOADED_SECONDS = 60.0
 _COLDER = 10.0
 
-# After a stop sequence the program is interrupted and prints its account; then it is killed.
-_ACCOUNT_SECONDS = 1.0
-
 _QUOTED_LINES = 12
 
 # The programs print and log from a thread, and exit without waiting for it (upstream issue
-# 22142). One that fails within milliseconds often takes its reason along, so it is asked
-# again, within this time.
+# 22142): the last words of an answer, or the reason of a failure, may be lost. Such a program is
+# run again: once at any rate, and as often as this time allows.
 _ASK_AGAIN_SECONDS = 2.0
 _COMPLAINT = re.compile(r"[\d.]+ E |error|failed")
 
@@ -142,9 +138,41 @@ class LlamaCliBackend:
           BackendCrashed: if the program died of a signal, or cannot be started.
 
         """
+        run = await self._answer(request, emit)
+        generation = self._result(run, request.sampling)
+        self._learn(run, generation)
+        return generation
+
+    async def try_out(self) -> None:
+        """Make a token, so that a wrong file or flag shows now and not at the first request.
+
+        Raises:
+          BackendCrashed: if the program fails. Nobody reads its words here, so they may be lost.
+
+        """
+
+        async def ignore(text: str, tokens: int) -> None:
+            pass
+
+        request = CommandRequest(request_id="try", sampling=Sampling(max_tokens=1))
+        if "complete" in self._offer.features:
+            request = attrs.evolve(request, command="complete", prompt="a")
+        else:
+            request = attrs.evolve(request, messages=(ChatMessage(role="user", content="a"),))
+        try:
+            _check_exit(self._program, await self._answer(request, ignore))
+        except BackendError as error:
+            raise BackendCrashed(str(error)) from error
+
+    async def _answer(self, request: CommandRequest, emit: Emit) -> Run:
+        """Run the program for *request*, and again where the end of what it printed was lost."""
         plain = self._program.is_plain
         question = read_question(request, plain=plain)
-        flags = sampling_flags(self._program, request.sampling, context_tokens=self._context_tokens)
+        sampling = request.sampling
+        if sampling.seed is None and self._program.supports("--seed"):
+            # So that a second run says the same; -1, all 32 bits, would be any seed.
+            sampling = attrs.evolve(sampling, seed=secrets.randbits(31))
+        flags = sampling_flags(self._program, sampling, context_tokens=self._context_tokens)
         # Two loads of a large model at a time may be more than the machine's memory.
         async with self._lock:
             # A file, readable by this user only: arguments are for everybody to see, and a
@@ -153,25 +181,36 @@ class LlamaCliBackend:
                 with tempfile.TemporaryDirectory(prefix="punch-") as folder:
                     argv = [*self._command, *flags, *self._write(question, Path(folder))]
                     until = trio.current_time() + _ASK_AGAIN_SECONDS
-                    while True:
-                        stop = StopMatcher(request.sampling.stop)
-                        run = _Run(
+                    passed = ""
+                    for runs in itertools.count(1):
+                        run = Run(
                             _output(question, plain),
-                            stop,
+                            StopMatcher(sampling.stop),
                             emit,
                             first_seconds=self._first_seconds(question.prompt),
+                            passed=passed,
                         )
-                        code, lines = await run.run(argv, interrupt=plain)
-                        # An exit code above 0 with neither text nor a complaint: what it printed
-                        # was lost (see `_ASK_AGAIN_SECONDS`).
-                        told = code <= 0 or run.text or any(map(_COMPLAINT.search, lines))
-                        if told or trio.current_time() > until:
+                        await run.run(argv, interrupt=plain)
+                        spent = runs > 1 and trio.current_time() > until
+                        if spent or not self._was_cut(run):
                             break
+                        passed = max(passed, run.text, key=len)
+                    await run.finish()
             except OSError as error:
                 raise BackendCrashed(f"{self._program.name} cannot be started: {error}") from error
-        generation = self._result(run, code, lines, request.sampling)
-        self._learn(run, generation)
-        return generation
+        return run
+
+    def _was_cut(self, run: Run) -> bool:
+        """Whether the end of what the program printed was lost (see `_ASK_AGAIN_SECONDS`)."""
+        if run.stopped or run.code < 0:
+            return False
+        if run.code > 0:
+            return not run.text and not any(map(_COMPLAINT.search, run.lines))
+        if read_perf(run.lines)[0].completion_tokens is not None:
+            return False
+        # The account of the plain program comes last, through the same queue as the answer.
+        accounts = self._program.is_plain and self._program.supports("--no-perf")
+        return accounts or not run.text
 
     def _first_seconds(self, prompt: str) -> float:
         """Seconds that the program may take to its first word, and then to any other."""
@@ -180,7 +219,7 @@ class LlamaCliBackend:
         load = LOADED_SECONDS + _COLDER * self._loaded_in
         return min(SILENCE_SECONDS, load + self._pace.time_for(len(prompt)))
 
-    def _learn(self, run: _Run, generation: Generation) -> None:
+    def _learn(self, run: Run, generation: Generation) -> None:
         prefill = generation.timings.prefill
         self._pace.learn(generation.usage.computed_tokens, prefill)
         if run.first_after is not None:
@@ -203,26 +242,13 @@ class LlamaCliBackend:
             ]
         return arguments
 
-    def _result(self, run: _Run, code: int, lines: Sequence[str], sampling: Sampling) -> Generation:
-        if not run.stopped:
-            if (numbers := read_too_long(lines)) is not None:
-                raise ContextTooLong.of(
-                    f"the prompt has {numbers[0]} tokens and the context of a request is "
-                    f"{numbers[1]} tokens; shorten the prompt",
-                    *numbers,
-                )
-            if code != 0:
-                why = f"{self._program.name} ended with {describe_exit(code)}{_quote(lines)}"
-                # Below 0 it is a signal: the program did not end by itself.
-                raise GenerationFailed(why) if code > 0 else BackendCrashed(why, engine_died=True)
-        usage, timings = read_perf(lines)
-        uncounted = not run.stopped and usage.completion_tokens is None
-        if uncounted and self._program.is_plain and self._program.supports("--no-perf"):
-            # Its account comes last, through the same queue: the end of the answer may be
-            # lost as well, and a cut answer must not look like a short one.
-            raise GenerationFailed(f"{self._program.name} exited before all was printed")
-        if uncounted and not run.text:
-            raise GenerationFailed(f"{self._program.name} gave no answer{_quote(lines)}")
+    def _result(self, run: Run, sampling: Sampling) -> Generation:
+        _check_exit(self._program, run)
+        if self._was_cut(run) or run.unsaid:
+            # A cut answer must not look like a short one.
+            why = "exited before all was printed" if run.text else "gave no answer"
+            raise GenerationFailed(f"{self._program.name} {why}{_quote(run.lines)}")
+        usage, timings = read_perf(run.lines)
         reason = "stop" if run.stopped else run.reason
         if reason is None:
             # The talking llama-cli does not say; its count of tokens does.
@@ -235,109 +261,6 @@ class LlamaCliBackend:
         )
 
 
-class _Run:
-    """A single run of the program, read while it answers."""
-
-    def __init__(
-        self, output: Output, stop: StopMatcher, emit: Emit, *, first_seconds: float
-    ) -> None:
-        self.first_after: float | None = None
-        """Seconds from its start to its first word."""
-        self._silence = first_seconds
-        self._output = output
-        self._stop = stop
-        self._emit = emit
-        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-        self._parts: list[str] = []
-        self.reason: str | None = None
-        """Why the answer ended, if the program said so."""
-
-    @property
-    def text(self) -> str:
-        """The answer so far."""
-        return "".join(self._parts)
-
-    @property
-    def stop(self) -> str | None:
-        """The stop sequence that ended the answer."""
-        return self._stop.found
-
-    @property
-    def stopped(self) -> bool:
-        """Whether a stop sequence ended the answer."""
-        return self._stop.stopped
-
-    async def run(self, argv: Sequence[str], *, interrupt: bool) -> tuple[int, tuple[str, ...]]:
-        """Run *argv*; return its exit code and its last lines on standard error.
-
-        After a stop sequence the program is killed; with *interrupt* it is first interrupted, so
-        that it prints what it has counted.
-        """
-        lines = LastLines()
-        # No grace: a cancelled answer must be gone within 100 ms, and there is nothing to save.
-        async with open_child(argv, env={}, grace=0.0) as process, open_background() as nursery:
-            assert process.stderr is not None
-            logged = trio.Event()
-            nursery.start_soon(_read_log, lines, process.stderr, logged)
-            await self._read(process.stdout, Path(argv[0]).name)
-            if not self.stopped:
-                await process.wait()
-            elif interrupt:
-                with trio.move_on_after(_ACCOUNT_SECONDS):
-                    await _interrupt(process)
-                    await process.wait()
-            if process.returncode is not None:
-                with trio.move_on_after(_ACCOUNT_SECONDS):
-                    await logged.wait()
-            return process.returncode or 0, lines.lines
-
-    async def _read(self, stdout: trio.abc.ReceiveStream, name: str) -> None:
-        began = trio.current_time()
-        while True:
-            with trio.move_on_after(self._silence) as patience:
-                data = await stdout.receive_some()
-            if patience.cancelled_caught:
-                # Leaving kills it, with all that it has started.
-                why = f"printed nothing for {self._silence:.0f} s"
-                log.warning("an engine is stuck and is killed", engine=name, why=why)
-                raise BackendCrashed(f"{name} {why} and was killed", engine_died=True)
-            if not data:
-                break
-            if self.first_after is None:
-                self.first_after = trio.current_time() - began
-            await self._pass(self._decode(self._output.feed(data)))
-            if self.stopped:
-                return
-        rest, self.reason = self._output.finish()
-        await self._pass(self._decode(rest, True))
-        if not self.stopped:
-            await self._deliver(self._stop.finish())
-
-    async def _pass(self, text: str) -> None:
-        if text:
-            await self._deliver(self._stop.feed(text))
-
-    async def _deliver(self, text: str) -> None:
-        if text:
-            self._parts.append(text)
-            # The programs print token by token, and pipes keep that, more or less.
-            await self._emit(text, 1)
-
-
-async def _read_log(log: LastLines, stderr: trio.abc.ReceiveStream, done: trio.Event) -> None:
-    await log.read(stderr)
-    done.set()
-
-
-async def _interrupt(process: Child) -> None:
-    """Make the program stop and print what it has counted."""
-    if sys.platform == "win32":
-        return
-    process.interrupt()
-    async for _ in process.stdout:  # Or the program would block on a full pipe.
-        pass
-
-
 def _typed(question: Question, plain: bool) -> str:
     """The prompt as the program must get it: the one that talks drops another line end."""
     return question.prompt if plain else question.prompt + "\n"
@@ -345,6 +268,22 @@ def _typed(question: Question, plain: bool) -> str:
 
 def _output(question: Question, plain: bool) -> Output:
     return PlainOutput() if plain else ConversationOutput(_typed(question, plain))
+
+
+def _check_exit(program: Program, run: Run) -> None:
+    """Raise what a program's failure means; a stopped one was killed, and did not fail."""
+    if run.stopped:
+        return
+    if (numbers := read_too_long(run.lines)) is not None:
+        raise ContextTooLong.of(
+            f"the prompt has {numbers[0]} tokens and the context of a request is "
+            f"{numbers[1]} tokens; shorten the prompt",
+            *numbers,
+        )
+    if run.code != 0:
+        why = f"{program.name} ended with {describe_exit(run.code)}{_quote(run.lines)}"
+        # Below 0 it is a signal: the program did not end by itself.
+        raise GenerationFailed(why) if run.code > 0 else BackendCrashed(why, engine_died=True)
 
 
 def _private(path: Path, text: str) -> str:
@@ -428,7 +367,7 @@ async def open_llama_cli(
     async with open_background() as nursery:
         # Each run is another process, and loads it all: only the seconds are told.
         nursery.start_soon(tell_loading, known.name, lambda: None, None)
-        await _try(backend, features)
+        await backend.try_out()
     yield backend
 
 
@@ -444,23 +383,3 @@ def _features(program: Program) -> frozenset[str]:
     if program.is_plain:
         return frozenset({"complete", "chat"} if chat else {"complete"})
     return frozenset({"chat"} if chat and program.supports("--no-show-timings") else ())
-
-
-async def _try(backend: LlamaCliBackend, features: frozenset[str]) -> None:
-    """Make a token, so that a wrong file or flag shows now and not at the first request."""
-
-    async def ignore(text: str, tokens: int) -> None:
-        pass
-
-    one = Sampling(max_tokens=1)
-    request = (
-        CommandRequest(request_id="try", command="complete", prompt="a", sampling=one)
-        if "complete" in features
-        else CommandRequest(
-            request_id="try", messages=(ChatMessage(role="user", content="a"),), sampling=one
-        )
-    )
-    try:
-        await backend.generate(request, ignore)
-    except BackendError as error:
-        raise BackendCrashed(str(error)) from error
