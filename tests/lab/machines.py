@@ -10,7 +10,7 @@
 
 A machine starts punch's programs as `integration.programs.Programs` does, and they live in its
 network. All of it is apart from the network of the machine that runs the tests, which sees no
-packet and gets no rule. Later tests add routers and relays: machines with two wires.
+packet and gets no rule. Home routers, which are machines with two wires, are in `lab.routers`.
 
 Everything is named after the process that made it, so that a later run removes what a killed one
 has left, and nothing else; a watcher process removes it at once.
@@ -176,13 +176,21 @@ class Machine(Programs):
     Its programs are started, and found again, as those of every other test.
     """
 
-    def __init__(self, lab: Lab, name: str, folder: Path) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        name: str,
+        folder: Path,
+        *,
+        wire: Wire | None = None,
+        interface: str = "eth0",
+    ) -> None:
         super().__init__(folder)
         self.name = name
         self.lab = lab
         self.port = BOOTSTRAP_PORT
         self.namespace = f"{lab.prefix}-{name}"
-        self.wire = lab.wire()
+        self.wire = lab.wire() if wire is None else wire
         self._interfaces = 0
         self.etc = NAMES / self.namespace
         self.etc.mkdir(parents=True)
@@ -193,7 +201,7 @@ class Machine(Programs):
         )
         command("ip", "netns", "add", self.namespace)
         self.ip("link", "set", "lo", "up")
-        self.host = self.plug(self.wire)
+        self.host = self.plug(self.wire, interface)
         self.prefix = ("ip", "netns", "exec", self.namespace)
 
     # ---- its place in the network ----
