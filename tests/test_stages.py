@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import stages
 
+_ONE_OF_THREE = "FAILED tests/a.py::test_b - AssertionError: 2\n1 failed, 2 passed in 1s\n"
+
 
 @pytest.mark.parametrize(
     ("output", "expected"),
@@ -45,6 +47,51 @@ def test_what_failed_is_named() -> None:
     )
     assert stages.named(output) == ("tests/a/test_b.py::test_c[x y]", "tests/d.py::test_e")
     assert stages._ended("real", 0.0, 1, output).failed == stages.named(output)
+
+
+def test_a_real_test_that_passes_when_run_once_more_is_named() -> None:
+    """The machine or another program may have failed it; readers are told, and may doubt it."""
+
+    def passes(name: str, *tests: str) -> stages.Ended:
+        return stages.Ended(name=name, seconds=3, code=0, counts=Counter(passed=len(tests)))
+
+    ended = stages.once_more(stages._ended("real", 0.0, 1, _ONE_OF_THREE), passes)
+    assert (ended.code, ended.failed, ended.unsteady) == (0, (), ("tests/a.py::test_b",))
+    assert stages.closing(ended.counts) == "3 passed, 0 failed"
+
+
+def test_what_fails_twice_has_failed() -> None:
+    """So has what cannot be found again, and what is skipped the second time."""
+
+    def fails(name: str, *tests: str) -> stages.Ended:
+        return stages.Ended(name=name, seconds=3, code=1, counts=Counter(failed=1))
+
+    def is_skipped(name: str, *tests: str) -> stages.Ended:
+        return stages.Ended(name=name, seconds=3, code=0, counts=Counter(skipped=1))
+
+    for again in (fails, is_skipped):
+        ended = stages.once_more(stages._ended("real", 0.0, 1, _ONE_OF_THREE), again)
+        assert (ended.code, ended.failed, ended.unsteady) == (1, ("tests/a.py::test_b",), ())
+        assert stages.closing(ended.counts) == "2 passed, 1 failed"
+
+
+@pytest.mark.parametrize(
+    ("code", "output"),
+    [
+        (0, "3 passed in 1s\n"),
+        (137, "FAILED tests/a.py::test_b\nKilled\n"),
+        (1, "".join(f"FAILED tests/a.py::test_{n}\n" for n in "abc") + "3 failed in 1s\n"),
+        (1, "FAILED tests/a.py::test_b\n1 failed, 1 error in 1s\n"),
+    ],
+)
+def test_only_a_few_that_failed_by_themselves_are_run_once_more(code: int, output: str) -> None:
+    """Many failures have one cause, and a run that did not end has no list of them."""
+
+    def never(name: str, *tests: str) -> stages.Ended:
+        raise AssertionError("run once more")
+
+    ended = stages._ended("real", 0.0, code, output)
+    assert stages.once_more(ended, never) is ended
 
 
 def test_the_sum_is_one_plain_line() -> None:
