@@ -215,11 +215,10 @@ class Recording:
 
     def _is_ahead(self) -> bool:
         count = len(self._parts)
-        readers = self._readers
-        return bool(readers) and all(
-            reader.is_streaming and reader.is_catching_up and reader.place < count
-            for reader in readers
-        )
+        for reader in self._readers:
+            if not (reader.is_streaming and reader.is_catching_up and reader.place < count):
+                return False
+        return len(self._readers) > 0
 
     def go_on(self) -> None:
         """Wake the task that makes the answer, if it waits for a reader."""

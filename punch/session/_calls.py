@@ -75,12 +75,8 @@ class CallSession(Protocol):
         """Cancel a call of ours."""
         ...
 
-    def send_window(self, request_id: str) -> int:
-        """Bytes that may be sent for a request now."""
-        ...
-
-    def cost(self, text: str) -> int:
-        """Bytes of the window that *text* takes as a chunk, at the most."""
+    def fits(self, request_id: str, text: str) -> bool:
+        """True if *text* may be sent for a request before its reader catches up."""
         ...
 
     @property
@@ -342,9 +338,7 @@ class ServerCall:
             kind = Reasoning
         if not text.isascii():
             text = text.encode(errors="replace").decode()
-        if len(text) > _longest(text) or session.is_behind:
-            return False
-        if session.cost(text) > session.send_window(request_id):
+        if len(text) > _longest(text) or session.is_behind or not session.fits(request_id, text):
             return False
         self.tokens += tokens
         session.say(kind(request_id=request_id, text=text, tokens=tokens))
@@ -376,8 +370,7 @@ class ServerCall:
         longest = _longest(text)
         pieces = [text[i : i + longest] for i in range(0, len(text), longest)]
         for piece in pieces:
-            size = session.cost(piece)
-            while session.send_window(request_id) < size:
+            while not session.fits(request_id, piece):
                 self._credited = trio.Event()
                 with trio.move_on_after(READER_SECONDS) as patience:
                     await self._credited.wait()

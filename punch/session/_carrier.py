@@ -346,13 +346,9 @@ class PeerSession:
         """The call with this id that was cancelled, if that is not acknowledged yet."""
         return self._calls.cancelled.get(request_id)
 
-    def send_window(self, request_id: str) -> int:
-        """Bytes that may be sent for a request before its reader catches up."""
-        return self._session.send_window(request_id)
-
-    def cost(self, text: str) -> int:
-        """Bytes of the window that *text* takes as a chunk, at the most."""
-        return self._session.cost(text)
+    def fits(self, request_id: str, text: str) -> bool:
+        """True if *text* may be sent for a request before its reader catches up."""
+        return self._session.cost(text) <= self._session.send_window(request_id)
 
     @property
     def is_behind(self) -> bool:

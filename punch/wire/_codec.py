@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import attrs
@@ -143,11 +144,11 @@ _PEER_WIDE: tuple[tuple[str, Any], ...] = (
 # is signed, so everybody gets the same bytes.
 _ROLE: tuple[tuple[str, Any], ...] = (("role", attrs.NOTHING),)
 
-_Plan = tuple[tuple[str, Any], ...]
+_Plan = tuple[Callable[[Any], tuple[Any, ...]], tuple[tuple[str, Any], ...]]
 
 
 def _plan(cls: type[Any], minor: int) -> _Plan:
-    """The fields of *cls* that a peer of *minor* is told, each with its default."""
+    """The fields of *cls* that a peer of *minor* is told: what reads them, and their defaults."""
     plan: list[tuple[str, Any]] = []
     if cls is Capability and minor < SINCE[Capability, "lanes"]:
         plan += _PEER_WIDE
@@ -160,7 +161,11 @@ def _plan(cls: type[Any], minor: int) -> _Plan:
         known = SINCE.get((cls, field.name), 0) <= minor
         if known and field.name not in _NEVER_SENT and (field.name, default) not in plan:
             plan.append((field.name, default))
-    return tuple(plan)
+    names = [name for name, _ in plan]
+    if len(names) > 1:
+        # All in one call.
+        return attrgetter(*names), tuple(plan)
+    return lambda value: tuple([getattr(value, name) for name in names]), tuple(plan)
 
 
 def _spelling(minor: int) -> Callable[[Any], Any]:
@@ -181,8 +186,8 @@ def _spelling(minor: int) -> Callable[[Any], Any]:
                 raise LocalProtocolError(f"{cls.__name__} cannot travel")
             plan = plans[cls] = _plan(cls, minor)
         found = {}
-        for name, default in plan:
-            item = getattr(value, name)
+        read, told = plan
+        for (name, default), item in zip(told, read(value), strict=True):
             if item is not None and item is not default and item != default:
                 found[name] = item
         if cls is Registration and value.roles == {value.role}:
@@ -222,10 +227,6 @@ class _Speech:
 _SPEECHES = tuple(_Speech(minor) for minor in range(MINOR + 1))
 
 
-def _speech(minor: int) -> _Speech:
-    return _SPEECHES[min(minor, MINOR)]
-
-
 def encode(message: AnyMessage, *, max_frame: int = MAX_FRAME_BYTES, minor: int = MINOR) -> bytes:
     """The frame that carries *message* to a peer of *minor*.
 
@@ -234,7 +235,7 @@ def encode(message: AnyMessage, *, max_frame: int = MAX_FRAME_BYTES, minor: int 
         Unicode.
 
     """
-    speech = _speech(minor)
+    speech = _SPEECHES[min(minor, MINOR)]
     body = speech.as_map(message)
     body["type"] = _TYPE_OF[type(message)]
     try:
@@ -368,7 +369,7 @@ def decode_map(data: bytes, decoder: Decoder, *, what: str) -> Any:
 
 def encode_registration(registration: Registration) -> bytes:
     """The bytes that a peer signs to be listed in a namespace; the same for every minor."""
-    speech = _speech(MINOR)
+    speech = _SPEECHES[MINOR]
     return speech.pack(speech.as_map(registration))
 
 

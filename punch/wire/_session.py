@@ -83,6 +83,9 @@ class RequestState(enum.Enum):
     STARTED = "started"
     CANCELLING = "cancelling"
 
+    # Each message looks its state up; `Enum` hashes the name of a member, in Python.
+    __hash__ = object.__hash__
+
 
 Role = Literal["dialer", "listener"]
 Transition = tuple[RequestState | None, type[Any]]
@@ -276,7 +279,7 @@ class Session:
         if isinstance(message, Encoded):
             ready, message = message, message.message
         said = type(message)
-        if isinstance(message, Goodbye):
+        if type(message) is Goodbye:
             self._say_goodbye(message)
             return
         if self.state is not State.OPEN:
@@ -286,9 +289,9 @@ class Session:
         if NEWER.get(said, 0) > self.minor:
             raise LocalProtocolError(f"{said.__name__} to a peer of minor {self.minor}")
         assert self.theirs is not None
-        if isinstance(message, Chunk | Reasoning) and not message.text:
+        if (type(message) is Chunk or type(message) is Reasoning) and not message.text:
             raise LocalProtocolError(f"a chunk without text for {message.request_id!r}")
-        if isinstance(message, Credit) and message.amount < 1:
+        if type(message) is Credit and message.amount < 1:
             raise LocalProtocolError(f"credit of {message.amount} for {message.request_id!r}")
         limit = self.theirs.max_frame
         if ready is not None:
@@ -344,7 +347,7 @@ class Session:
         request = self._requests.get(request_id)
         return WINDOW - request.ahead if request is not None else 0
 
-    def _move(self, request_id: str, message: AnyMessage, limit: int, size: int) -> None:
+    def _move(self, request_id: str, message: Any, limit: int, size: int) -> None:
         """Change a request's state, or raise `LocalProtocolError` and change nothing.
 
         *size* is that of the message's frame, in bytes.
@@ -364,13 +367,13 @@ class Session:
                 raise LocalProtocolError(f"more than {limit} requests in flight")
             self._requests[request_id] = _InFlight(RequestState.ASKED)
             return
-        if isinstance(message, Chunk | Reasoning):
+        if said is Chunk or said is Reasoning:
             charged = size if self.minor else len(message.text.encode())
             ahead = request.ahead + charged
             if ahead > WINDOW:
                 raise LocalProtocolError(f"{request_id!r} is {ahead} bytes ahead of its reader")
             request.ahead, self.charged = ahead, charged
-        elif isinstance(message, Credit):
+        elif said is Credit:
             if message.amount > request.ahead:
                 raise LocalProtocolError(f"credit for {request_id!r} beyond what was sent")
             request.ahead -= message.amount
