@@ -209,11 +209,14 @@ class Answer:
             wrong with an answer that is over is raised by `receive_part`.
 
         """
-        shared = self._reading
-        text = self._next(shared)
-        if text is None and shared.run.response is None:
+        text = self.part_there()
+        if text is None and self._run.response is None:
             raise trio.WouldBlock
         return text
+
+    def part_there(self) -> str | None:
+        """The next part, if it is there already; `None` if it is not, or at the end."""
+        return self._next(self._reading)
 
     @property
     def _reading(self) -> SharedRun:

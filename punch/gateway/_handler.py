@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
-from typing import Protocol
 
 import attrs
 import trio
@@ -27,7 +25,7 @@ from ._json import as_json
 from ._live import LiveRequests, RequestAccount
 from ._shape import StreamShape, WholeShape
 from .keys._charging import believed
-from .keys._quotas import Grant
+from .keys._quotas import Admission
 
 log = get_logger(__name__)
 
@@ -52,15 +50,6 @@ class ParsedRequest:
     """Fields that turned out to change nothing for this request, besides those of its body."""
 
 
-class Admit(Protocol):
-    """Lets a request in when it is its turn, or refuses; `Quotas.admit` for one key and model."""
-
-    def __call__(
-        self, *, waiting: Callable[[int, float | None], None]
-    ) -> AbstractAsyncContextManager[Grant]:
-        """A context that is entered when it is its turn."""
-
-
 class RequestHandler:
     """Answers an HTTP request.
 
@@ -71,7 +60,7 @@ class RequestHandler:
       live: Publishes its changes.
       receive: Receives the client's messages, as ASGI has it.
       send: Sends messages to the client, as ASGI has it.
-      admit: Lets the request in when it is its turn, or refuses.
+      admit: `Quotas.admit` for its key and model.
 
     """
 
@@ -84,7 +73,7 @@ class RequestHandler:
         live: LiveRequests,
         receive: Receive,
         send: Send,
-        admit: Admit,
+        admit: Callable[..., Admission],
     ) -> None:
         self._router = router
         self._parsed = parsed
@@ -190,13 +179,9 @@ class RequestHandler:
         while (text := await answer.receive_part()) is not None:
             parts, size = [text], len(text)
             # What is there is taken; nothing is waited for while a part is in hand.
-            with suppress(trio.WouldBlock):
-                while (
-                    size < MAX_WRITE_CHARACTERS
-                    and (text := answer.receive_part_nowait()) is not None
-                ):
-                    parts.append(text)
-                    size += len(text)
+            while size < MAX_WRITE_CHARACTERS and (text := answer.part_there()) is not None:
+                parts.append(text)
+                size += len(text)
             client.quiet_since = trio.current_time()
             self._account.received(answer)
             client.name_model()

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import trio
@@ -55,23 +54,21 @@ class MemoryBudget:
         self.parsing = trio.CapacityLimiter(1)
         """Threads that may parse long bodies: one, since parsing holds the interpreter's lock."""
 
-    @contextmanager
-    def reserve(self, key_id: str | None = None) -> Iterator[BodyReservation]:
+    def reserve(self, key_id: str | None = None) -> BodyReservation:
         """Memory for one body while its request lasts; *key_id* is the API key it counts for."""
-        reservation = BodyReservation(self, self._limits, key_id)
-        try:
-            yield reservation
-        finally:
-            reservation.release()
-            self._released += reservation.held
-            if self._released >= COLLECT_BYTES:
-                # Reference cycles that a request left behind still hold its body.
-                self._released = 0
-                gc.collect(1)
+        return BodyReservation(self, self._limits, key_id)
+
+    def released(self, size: int) -> None:
+        """Count the *size* bytes of a body whose request is over."""
+        self._released += size
+        if self._released >= COLLECT_BYTES:
+            # Reference cycles that a request left behind still hold its body.
+            self._released = 0
+            gc.collect(1)
 
 
 class BodyReservation:
-    """The memory that one body takes. Made by `MemoryBudget.reserve`."""
+    """The memory that one body takes while its context lasts. Made by `MemoryBudget.reserve`."""
 
     def __init__(self, budget: MemoryBudget, limits: Limits, key_id: str | None) -> None:
         self._budget = budget
@@ -100,14 +97,20 @@ class BodyReservation:
         self.held = size
         return True
 
-    def release(self) -> None:
+    def __enter__(self) -> BodyReservation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Give the memory back to the other bodies."""
+        if not self.held:
+            return
         budget, key_id = self._budget, self._key_id
         budget.held -= self.held
-        if key_id is not None and self.held:
+        if key_id is not None:
             budget.held_by[key_id] -= self.held
             if not budget.held_by[key_id]:
                 del budget.held_by[key_id]
+        budget.released(self.held)
 
 
 async def read_body(

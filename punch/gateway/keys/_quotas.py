@@ -18,8 +18,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import Callable
 
 import attrs
 import trio
@@ -205,8 +204,12 @@ def _refusal(why: str, seconds: float) -> QuotaExceeded:
     return QuotaExceeded(why, retry_after=max(MIN_RETRY_SECONDS, seconds))
 
 
+def _say_nothing(_ahead: int, _seconds: float | None) -> None:
+    """Ignore a report of waiting."""
+
+
 class Grant:
-    """A request that was let in. Made by `Quotas.admit`."""
+    """A request that was let in."""
 
     def __init__(self, model: str | None, expected: float) -> None:
         self.model = model
@@ -219,6 +222,62 @@ class Grant:
     def charge(self, tokens: int) -> None:
         """Set the *tokens* used in all; may be called again with more of them."""
         self.used = max(self.used, tokens)
+
+
+class Admission:
+    """Lets one request in for as long as its context lasts. Made by `Quotas.admit`.
+
+    Apart from its grant, which its ticket reads: with a cycle, each request would wait for the
+    collector.
+    """
+
+    def __init__(
+        self,
+        quotas: Quotas,
+        account: _Account | None,
+        grant: Grant,
+        *,
+        weight: int,
+        timeout: float,
+        waiting: Callable[[int, float | None], None],
+    ) -> None:
+        self._quotas = quotas
+        self._account = account
+        self._grant = grant
+        self._weight = weight
+        self._timeout = timeout
+        self._waiting = waiting
+        self._ticket = Ticket(
+            claimant=NOBODY if account is None else account.key.key_id,
+            output_tokens=max(1, round(grant.expected)),
+            made=lambda: grant.used,
+        )
+
+    async def __aenter__(self) -> Grant:
+        account, grant = self._account, self._grant
+        if account is None:
+            await self._quotas.acquire(self._ticket, self._timeout, self._waiting)
+            return grant
+        account.begin(self._weight, grant.expected, trio.current_time())
+        try:
+            await self._quotas.acquire(self._ticket, self._timeout, self._waiting)
+        except QuotaExceeded:
+            account.refund(self._weight, trio.current_time())
+            self._settle(account)
+            raise
+        except BaseException:
+            self._settle(account)
+            raise
+        return grant
+
+    async def __aexit__(self, *_: object) -> None:
+        self._quotas.release(self._ticket, self._grant.used)
+        if self._account is not None:
+            self._settle(self._account)
+
+    def _settle(self, account: _Account) -> None:
+        grant = self._grant
+        account.end(self._weight, grant.expected, grant.used, trio.current_time())
 
 
 class Quotas:
@@ -262,8 +321,7 @@ class Quotas:
             account.apply_limits(key, now)
         return account.left(now)
 
-    @asynccontextmanager
-    async def admit(
+    def admit(
         self,
         key: Key | None,
         model: str | None,
@@ -271,8 +329,8 @@ class Quotas:
         weight: int = 1,
         tokens: int | None = None,
         timeout: float = math.inf,
-        waiting: Callable[[int, float | None], None] | None = None,
-    ) -> AsyncIterator[Grant]:
+        waiting: Callable[[int, float | None], None] = _say_nothing,
+    ) -> Admission:
         """Let a request in, for as long as the context lasts; or wait for that, or refuse it.
 
         Args:
@@ -293,50 +351,30 @@ class Quotas:
 
         """
         model = model if key is None else key.model_for(model)
-        now = trio.current_time()
-        account = None if key is None else self._account(key, now)
-        if account is None:
-            expected = DEFAULT_TOKENS if tokens is None else float(tokens)
-        else:
-            expected = account.usual_tokens if tokens is None else float(tokens)
+        account = None
+        expected = DEFAULT_TOKENS if tokens is None else float(tokens)
+        if key is not None:
+            now = trio.current_time()
+            account = self._account(key, now)
+            if tokens is None:
+                expected = account.usual_tokens
             usual_seconds = self._slots.usual_seconds or DEFAULT_RETRY_SECONDS
             account.check(weight, expected, now, usual_seconds=usual_seconds)
-            account.begin(weight, expected, now)
         grant = Grant(model, expected)
-        ticket = Ticket(
-            claimant=NOBODY if key is None else key.key_id,
-            output_tokens=max(1, round(expected)),
-            made=lambda: grant.used,
-        )
-        try:
-            try:
-                await self._acquire(ticket, timeout, waiting)
-            except QuotaExceeded:
-                if account is not None:
-                    account.refund(weight, trio.current_time())
-                raise
-            try:
-                yield grant
-            finally:
-                self._slots.release(ticket, output_tokens=grant.used)
-        finally:
-            if account is not None:
-                account.end(weight, expected, grant.used, trio.current_time())
+        return Admission(self, account, grant, weight=weight, timeout=timeout, waiting=waiting)
 
-    async def _acquire(
-        self,
-        ticket: Ticket,
-        timeout: float,
-        waiting: Callable[[int, float | None], None] | None,
+    async def acquire(
+        self, ticket: Ticket, timeout: float, waiting: Callable[[int, float | None], None]
     ) -> None:
-        """Acquire one of the gateway's places, or wait for one."""
-        say = waiting if waiting is not None else _say_nothing
+        """Acquire one of the gateway's places, or wait for one up to *timeout* seconds."""
         slots = self._slots
-        # Where nothing is waited for, no time-out needs to be set up.
-        patience = nullcontext() if slots.busy < slots.slots else trio.fail_after(timeout)
         try:
-            with patience:
-                await slots.acquire(ticket, say, limit=timeout, own_seconds=0.0)
+            if slots.busy < slots.slots:
+                # Where nothing is waited for, no time-out needs to be set up.
+                await slots.acquire(ticket, waiting, limit=timeout, own_seconds=0.0)
+            else:
+                with trio.fail_after(timeout):
+                    await slots.acquire(ticket, waiting, limit=timeout, own_seconds=0.0)
             return
         except NoRoom as full:
             seconds = full.retry_after or DEFAULT_RETRY_SECONDS
@@ -346,6 +384,10 @@ class Quotas:
             f"the gateway is full: it works on {slots.busy} requests, and {slots.queued} wait",
             seconds,
         )
+
+    def release(self, ticket: Ticket, used: int) -> None:
+        """Give the place of *ticket* to the next one; its request took *used* tokens."""
+        self._slots.release(ticket, output_tokens=used)
 
     def _account(self, key: Key, now: float) -> _Account:
         account = self._accounts.get(key.key_id)
@@ -364,7 +406,3 @@ class Quotas:
             if idle is None:
                 return
             del self._accounts[idle]
-
-
-def _say_nothing(_ahead: int, _seconds: float | None) -> None:
-    """Ignore a report of waiting."""
