@@ -104,7 +104,7 @@ def _kind_of(problem: object) -> str | None:
 
 
 def _text(value: object) -> str:
-    text = value if isinstance(value, str) else str(value)
+    text = str(value)
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
 
 

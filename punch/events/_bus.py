@@ -98,7 +98,7 @@ class Subscription:
         # must not keep it here.
         waiting = len(queue)
         size = waiting if most is None else min(most, waiting)
-        events = tuple(queue.popleft() for _ in range(size))
+        events = tuple([queue.popleft() for _ in range(size)])
         if size < waiting:
             return Batch(events=events)
         lost = self._lost
@@ -131,8 +131,9 @@ class Bus:
         self._queues: dict[Kind, tuple[Subscription, ...]] = {}
         self._ledgers: dict[Kind, tuple[Callable[[Event], None], ...]] = {}
         self._followers: tuple[tuple[Kind, Subscription], ...] = ()
-        # Who follows a kind, of those that were asked about since somebody came or left.
-        self._following: dict[Kind, tuple[Subscription, ...]] = {}
+        # The queues of a kind and of its families, of the kinds that were asked about since
+        # somebody came or left.
+        self._hearing: dict[Kind, tuple[Subscription, ...]] = {}
         self._subscriptions = 0
         self._ledger_count = 0
         self._lost = 0
@@ -140,7 +141,7 @@ class Bus:
 
     def wants(self, kind: Kind) -> bool:
         """Whether an event of this very *kind* has a subscriber: ask before making one."""
-        return kind in self._queues or kind in self._ledgers or bool(self._followers_of(kind))
+        return kind in self._ledgers or bool(self._heard_by(kind))
 
     def publish(self, event: Event) -> None:
         """Hand *event* to every subscriber of its kind. Never waits, never raises.
@@ -153,10 +154,11 @@ class Bus:
                 note(event)
             except Exception as error:  # noqa: BLE001 - a subscriber's bug is not the publisher's
                 self._note_fault(error, event)
-        for subscription in self._queues.get(kind, ()):
-            self._put(subscription, event)
-        for subscription in self._followers_of(kind):
-            self._put(subscription, event)
+        for subscription in self._heard_by(kind):
+            try:
+                self._lost += not subscription._put(event)
+            except Exception as error:  # noqa: BLE001 - a subscriber's bug is not the publisher's
+                self._note_fault(error, event)
 
     @contextmanager
     def subscribe(
@@ -176,11 +178,13 @@ class Bus:
         """
         subscription = Subscription(wake=wake, limit=limit)
         _add(self._queues, kinds, subscription)
+        self._hearing = {}
         self._subscriptions += 1
         try:
             yield subscription
         finally:
             _remove(self._queues, kinds, subscription)
+            self._hearing = {}
             self._subscriptions -= 1
 
     @contextmanager
@@ -200,13 +204,13 @@ class Bus:
         """
         subscription = Subscription(wake=wake, limit=limit)
         follower = (family, subscription)
-        self._followers, self._following = (*self._followers, follower), {}
+        self._followers, self._hearing = (*self._followers, follower), {}
         self._subscriptions += 1
         try:
             yield subscription
         finally:
             self._followers = tuple(each for each in self._followers if each is not follower)
-            self._following = {}
+            self._hearing = {}
             self._subscriptions -= 1
 
     @contextmanager
@@ -233,18 +237,12 @@ class Bus:
             faults=self._faults,
         )
 
-    def _followers_of(self, kind: Kind) -> tuple[Subscription, ...]:
-        found = self._following.get(kind)
+    def _heard_by(self, kind: Kind) -> tuple[Subscription, ...]:
+        found = self._hearing.get(kind)
         if found is None:
-            found = tuple(each for family, each in self._followers if issubclass(kind, family))
-            self._following[kind] = found
+            following = (each for family, each in self._followers if issubclass(kind, family))
+            found = self._hearing[kind] = (*self._queues.get(kind, ()), *following)
         return found
-
-    def _put(self, subscription: Subscription, event: Event) -> None:
-        try:
-            self._lost += not subscription._put(event)
-        except Exception as error:  # noqa: BLE001 - a subscriber's bug is not the publisher's
-            self._note_fault(error, event)
 
     def _note_fault(self, error: Exception, event: Event) -> None:
         self._faults += 1

@@ -33,6 +33,7 @@ from __future__ import annotations
 import platform
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Protocol
 
 import trio
@@ -164,37 +165,47 @@ class Metrics:
             router, running=lambda: len(self._under_way), waiting=waiting, served=served
         )
         registry = self.registry
-        self._requests = Counter(
+        requests = Counter(
             "punch_requests", "Requests that ended.", ("endpoint", "status", "model"),
             registry=registry,
         )  # fmt: skip
-        self._refused = Counter(
+        refused = Counter(
             "punch_refused", "Requests that asked no model and got an error.", ("status",),
             registry=registry,
         )  # fmt: skip
-        self._prompt_tokens = Counter(
+        prompt_tokens = Counter(
             "punch_prompt_tokens", "Tokens of prompts.", ("model",), registry=registry
         )
-        self._generation_tokens = Counter(
+        generation_tokens = Counter(
             "punch_generation_tokens", "Tokens of answers.", ("model",), registry=registry
         )
-        self._first_token = Histogram(
+        first_token = Histogram(
             "punch_time_to_first_token_seconds", "Arrival to the first text.", ("model",),
             registry=registry, buckets=FIRST_TOKEN_BUCKETS,
         )  # fmt: skip
-        self._per_token = Histogram(
+        per_token = Histogram(
             "punch_time_per_output_token_seconds",
             "First text to the end, for each token after the first.", ("model",),
             registry=registry, buckets=PER_TOKEN_BUCKETS,
         )  # fmt: skip
-        self._latency = Histogram(
+        latency = Histogram(
             "punch_e2e_request_latency_seconds", "Arrival to the end.", ("model",),
             registry=registry, buckets=LATENCY_BUCKETS,
         )  # fmt: skip
-        self._decisions = Counter(
+        decisions = Counter(
             "punch_decisions", "Decisions made for requests that ended.", ("policy", "reason"),
             registry=registry,
         )  # fmt: skip
+        # A series is looked up once: the library's own look-up costs more than the counting. They
+        # are as few as the words in them.
+        self._requests = cache(requests.labels)
+        self._refused = cache(refused.labels)
+        self._prompt_tokens = cache(prompt_tokens.labels)
+        self._generation_tokens = cache(generation_tokens.labels)
+        self._first_token = cache(first_token.labels)
+        self._per_token = cache(per_token.labels)
+        self._latency = cache(latency.labels)
+        self._decisions = cache(decisions.labels)
         self._failovers = Counter(
             "punch_failovers", "Another peer was asked before the first text.", registry=registry
         )
@@ -217,7 +228,7 @@ class Metrics:
         elif isinstance(event, RequestEnded):
             self._count(event.request)
         elif isinstance(event, RequestRefused):
-            self._refused.labels(str(event.status)).inc()
+            self._refused(str(event.status)).inc()
 
     def lose(self, count: int) -> None:
         """Count lost events, and forget requests whose end may have been among them."""
@@ -228,14 +239,14 @@ class Metrics:
         self._under_way.discard(record)
         model = self._model_of(record)
         endpoint = self._words.bounded(record.endpoint)
-        self._requests.labels(endpoint, _status(record), model).inc()
+        self._requests(endpoint, _status(record), model).inc()
         cost = record.cost
-        self._prompt_tokens.labels(model).inc(cost.prompt)
-        self._generation_tokens.labels(model).inc(cost.answer)
+        self._prompt_tokens(model).inc(cost.prompt)
+        self._generation_tokens(model).inc(cost.answer)
         self._observe_times(record, model, cost.answer)
         for decision in record.decisions:
             policy = self._words.bounded(decision.policy)
-            self._decisions.labels(policy, self._words.bounded(decision.reason)).inc()
+            self._decisions(policy, self._words.bounded(decision.reason)).inc()
             if decision.chosen is not None and decision.reason == "failover":
                 self._failovers.inc()
             elif decision.chosen is not None and decision.reason == "continuation":
@@ -244,13 +255,13 @@ class Metrics:
     def _observe_times(self, record: RequestRecord, model: str, answer: int) -> None:
         began, first, ended = record.began_at, record.first_text_at, record.ended_at
         if first is not None:
-            self._first_token.labels(model).observe(first - began)
+            self._first_token(model).observe(first - began)
         if ended is None or record.error_code is not None:
             # Failures are left out: they are quick, and would make a broken swarm look fast.
             return
-        self._latency.labels(model).observe(ended - began)
+        self._latency(model).observe(ended - began)
         if first is not None and answer > 1:
-            self._per_token.labels(model).observe((ended - first) / (answer - 1))
+            self._per_token(model).observe((ended - first) / (answer - 1))
 
     def _model_of(self, record: RequestRecord) -> str:
         """The model that answered, or else was asked for, if it is or was on offer."""
