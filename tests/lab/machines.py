@@ -10,7 +10,8 @@
 
 A machine starts punch's programs as `integration.programs.Programs` does, and they live in its
 network. All of it is apart from the network of the machine that runs the tests, which sees no
-packet and gets no rule. Home routers, which are machines with two wires, are in `lab.routers`.
+packet and gets no rule. Home routers, which are machines with two wires, are in `lab.routers`, and
+long, thin and bad cables in `lab.cables`.
 
 Everything is named after the process that made it, so that a later run removes what a killed one
 has left, and nothing else; a watcher process removes it at once.
@@ -148,6 +149,10 @@ class Wire:
         command("ip", "-n", namespace, "link", "add", "name", self.bridge, "type", "bridge")
         command("ip", "-n", namespace, "link", "set", self.bridge, "up")
 
+    def attach(self, interface: str) -> None:
+        """Lead to what is behind an *interface* that is in the namespace already."""
+        command("ip", "-n", self.namespace, "link", "set", interface, "master", self.bridge, "up")
+
     def block_multicast(self) -> None:
         """Carry no mDNS between the machines of any wire, as a network for guests."""
         text = (
@@ -192,6 +197,8 @@ class Machine(Programs):
         self.namespace = f"{lab.prefix}-{name}"
         self.wire = lab.wire() if wire is None else wire
         self._interfaces = 0
+        self.plugged: dict[str, tuple[Wire, str]] = {}
+        """Where each interface leads, and what the other end of its cable is called there."""
         self.etc = NAMES / self.namespace
         self.etc.mkdir(parents=True)
         self.hosts({})
@@ -235,7 +242,8 @@ class Machine(Programs):
         host = wire.next_host()
         pair = ("link", "add", "name", inside, "type", "veth", "peer", "name", outside)
         self.ip(*pair, "netns", wire.namespace)
-        command("ip", "-n", wire.namespace, "link", "set", outside, "master", wire.bridge, "up")
+        wire.attach(outside)
+        self.plugged[inside] = (wire, outside)
         self.ip("link", "set", inside, "up")
         self._give(inside, wire, host)
         return host
