@@ -1,9 +1,9 @@
 """What a token costs that comes alone: CPU of the gateway and of a listener, both as programs.
 
-A new stream begins about twice a second, so that some ten are under way, each with twenty tokens a
-second, none at the moment of another's. Each token is then a packet, a wake-up of both programs, and a
-write to the client of its own; tokens that come together share all of that. The hundredth part of
-a request, which each of its tokens bears, is in it.
+A new stream begins about twice a second, so that some ten are under way, each with twenty tokens
+a second, none at the moment of another's. Each token is then a packet, a wake-up of both programs,
+and a write to the client of its own; tokens that come together share all of that. The hundredth
+part of a request, which each of its tokens bears, is in it.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ Its task sends on the stream, or, while that is idle, the one that has something
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import trio
@@ -23,6 +24,10 @@ PIECE_BYTES = 256 << 10
 
 # What somebody waits for, and nothing follows at once: it goes out without a turn of the writer.
 URGENT = frozenset({Request, Chunk, Reasoning, Response, Cancel})
+
+# Of several requests, what is said in one turn of all tasks is gathered in one packet, by the
+# writer. A text that comes later than this after the last one comes alone, and waits for no others.
+GATHER_SECONDS = 1e-3
 
 
 class Outbox:
@@ -44,6 +49,7 @@ class Outbox:
         self._writable = trio.Event()
         self._written = trio.Event()
         self._is_writing = False
+        self._text_at = -math.inf
 
     @property
     def is_behind(self) -> bool:
@@ -52,13 +58,21 @@ class Outbox:
 
     def send(self, said: type[object]) -> None:
         """Send what is queued, of which *said* is the latest kind: now, or by the writer's task."""
-        session = self._session
-        # Of several requests, what is said in one turn of all tasks is gathered in one packet.
-        is_alone = said in URGENT and session.requests <= 1
-        if not is_alone or self._is_writing or session.pending > self._stream.room:
+        is_due = said in URGENT and (self._session.requests <= 1 or self._comes_alone(said))
+        if is_due and not self._is_writing and self._session.pending <= self._stream.room:
+            self._send_now(self._session.data_to_send())
+        else:
             self._writable.set()
-            return
-        data = session.data_to_send()
+
+    def _comes_alone(self, said: type[object]) -> bool:
+        """Whether this is the first text for a while."""
+        if said is not Chunk and said is not Reasoning:
+            return False
+        now = trio.current_time()
+        before, self._text_at = self._text_at, now
+        return now - before >= GATHER_SECONDS
+
+    def _send_now(self, data: bytes) -> None:
         self._stream.send_now(data)
         self.sent += len(data)
 
@@ -83,6 +97,9 @@ class Outbox:
 
         """
         while data := self._session.data_to_send():
+            if len(data) <= self._stream.room:
+                self._send_now(data)
+                continue
             self._is_writing = True
             for start in range(0, len(data), PIECE_BYTES):
                 piece = data[start : start + PIECE_BYTES]

@@ -424,6 +424,34 @@ async def test_a_request_alone_is_sent_at_once_and_several_are_gathered(
         assert session.statistics().sent > alone
 
 
+async def test_of_several_answers_a_text_that_comes_alone_is_sent_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    """What others say in the same moment is gathered: they would be packets of their own."""
+    calls: dict[str, ServerCall] = {}
+
+    async def begin(call: ServerCall) -> None:
+        call.started(REAL)
+        calls[call.request.request_id] = call
+
+    async with pair(begin) as (session, listener, _, _):
+        asked = [session.ask(ask(name)) for name in ("r1", "r2", "r3")]
+        await trio.sleep(1)
+        for each in asked:
+            assert isinstance(await each.receive(), Started)
+        before = listener.statistics().sent
+        assert calls["r1"].send_now("one", 1)
+        alone = listener.statistics().sent
+        assert alone > before
+        assert calls["r2"].send_now("two", 1)
+        assert calls["r3"].send_now("three", 1)
+        assert listener.statistics().sent == alone
+        assert [await each.receive() for each in asked] == [
+            Chunk(request_id=name, text=text, tokens=1)
+            for name, text in (("r1", "one"), ("r2", "two"), ("r3", "three"))
+        ]
+
+
 async def test_a_request_that_the_stream_has_no_room_for_keeps_its_place(
     autojump_clock: MockClock,
 ) -> None:
