@@ -32,7 +32,7 @@ from ..wire import (
     Hello,
     LoadReport,
     Session,
-    check_request,
+    check_combination,
     greeting,
 )
 from ._adverts import DEFAULT_REPORT_DELAY_SECONDS, Adverts
@@ -234,7 +234,8 @@ class Executor:
     def _begin(self, reader: Reader) -> None:
         call = reader.call
         request = call.request
-        check_request(request)
+        # Each value by itself was checked when it was read.
+        check_combination(request)
         if request.command == "ping":
             self.ended(reader, self._outcomes.response(request, "success"))
         elif request.command == "capabilities":

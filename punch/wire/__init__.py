@@ -126,7 +126,7 @@ from ._response import (
 )
 from ._schema import MINOR, fault_of_offer
 from ._session import NEWER, PROTOCOL, WINDOW, Session, State, diagram, greeting
-from .checks import broken_rule, check_request
+from .checks import broken_rule, check_combination, check_request
 
 __all__ = [
     # what is asked and answered
@@ -235,6 +235,7 @@ __all__ = [
     "encode_registration",
     "decode_registration",
     "broken_rule",
+    "check_combination",
     "check_request",
     # what a request was made of, for servers that are not ours
     "MARK",

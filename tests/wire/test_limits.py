@@ -22,6 +22,7 @@ from punch.wire import (
     Sampling,
     Tool,
     ToolCall,
+    check_combination,
     check_request,
     decode,
     encode,
@@ -160,6 +161,15 @@ def test_what_is_beyond_a_limit_is_not_read_either(name: str) -> None:
         request = attrs.asdict(with_value(name, value), recurse=True)
         with pytest.raises(BadValue):
             MESSAGES["request"]({"request": as_sent(request)})
+
+
+@pytest.mark.parametrize("name", [name for name in CHECKED if LIMITS[name].above])
+def test_what_means_nothing_and_can_be_read_is_refused_by_the_peer(name: str) -> None:
+    """Its listener looks at how values go together, and at those that are read all the same."""
+    request = with_value(name, LIMITS[name].least)
+    assert decode(encode(Request(request=request))[4:]) == Request(request=request)
+    with pytest.raises(InvalidRequest, match=name):
+        check_combination(request)
 
 
 def as_sent(value: Any) -> Any:

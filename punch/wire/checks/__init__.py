@@ -4,6 +4,6 @@ What this very peer can answer is decided by its offers and its backend.
 """
 
 from ._fit import broken_rule
-from ._request import check_request
+from ._request import check_combination, check_request
 
-__all__ = ["broken_rule", "check_request"]
+__all__ = ["broken_rule", "check_combination", "check_request"]

@@ -115,6 +115,17 @@ def check_label(value: str, place: str, limit: Limit) -> None:
         )
 
 
+def is_plain(message: ChatMessage) -> bool:
+    """True if *message* is a text and nothing else, as most are: there is nothing to check."""
+    return (
+        message.role != "tool"
+        and message.name is None
+        and message.tool_call_id is None
+        and not message.parts
+        and not message.tool_calls
+    )
+
+
 def check_turn(message: ChatMessage, place: str) -> None:
     """Refuse a message whose tool calls or results are not in order; *place* names it."""
     if message.name is not None:
@@ -219,14 +230,15 @@ def check_form(request: CommandRequest) -> None:
       InvalidRequest: naming the value and the rule it breaks.
 
     """
-    if sum(len(message.tool_calls) for message in request.messages) > MAX_REQUEST_TOOL_CALLS:
+    if sum([len(message.tool_calls) for message in request.messages]) > MAX_REQUEST_TOOL_CALLS:
         raise InvalidRequest.about(
             "messages", f"has more than {MAX_REQUEST_TOOL_CALLS} tool calls in all"
         )
-    if sum(len(message.parts) for message in request.messages) > MAX_REQUEST_PARTS:
+    if sum([len(message.parts) for message in request.messages]) > MAX_REQUEST_PARTS:
         raise InvalidRequest.about("messages", f"has more than {MAX_REQUEST_PARTS} parts in all")
     repetition = RepetitionCheck()
-    _check_tools(request, repetition)
+    if request.tools or request.tool_choice is not None:
+        _check_tools(request, repetition)
     generates = request.command in ("chat", "complete")
     if request.response_schema is not None:
         if not generates:

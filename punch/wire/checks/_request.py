@@ -10,8 +10,17 @@ from typing import get_args
 
 from ...exceptions import InvalidRequest
 from .._limits import LIMITS, MAX_HINTS, MAX_PEER_CHARACTERS, MAX_TEXT_BYTES, SAMPLING_NUMBERS
-from .._request import NO_HINTS, ChatMessage, Command, CommandRequest, Hints, Naming, Privacy
-from ._form import check_entries, check_form, check_label, check_turn
+from .._request import (
+    NO_HINTS,
+    ChatMessage,
+    Command,
+    CommandRequest,
+    Hints,
+    Naming,
+    Privacy,
+    size_of,
+)
+from ._form import check_entries, check_form, check_label, check_turn, is_plain
 
 COMMANDS = get_args(Command)
 PRIVACIES = get_args(Privacy)
@@ -45,11 +54,11 @@ def _check_model(name: str) -> None:
     check_label(name, "model", limit)
 
 
-def _bytes(text: str, name: str) -> int:
+def _check_unicode(text: str, name: str) -> None:
     if text.isascii():
-        return len(text)
+        return
     try:
-        return len(text.encode())
+        text.encode()
     except UnicodeEncodeError as error:
         raise InvalidRequest.about(
             name,
@@ -58,47 +67,49 @@ def _bytes(text: str, name: str) -> int:
         ) from None
 
 
-def _turn_bytes(message: ChatMessage, place: str) -> int:
-    size = _bytes(message.content, f"{place}.content")
-    if message.reasoning:
-        size += _bytes(message.reasoning, f"{place}.reasoning")
-    for index, part in enumerate(message.parts):
-        size += FIELD_BYTES + len(part.data or b"") + len(part.url or "")
-        size += _bytes(part.text or "", f"{place}.parts[{index}].text")
-    for field in (message.name, message.tool_call_id):
-        size += 0 if field is None else FIELD_BYTES + len(field.encode())
-    for index, call in enumerate(message.tool_calls):
-        where = f"{place}.tool_calls[{index}]"
-        size += FIELD_BYTES + len(call.id.encode()) + len(call.name.encode())
-        size += _bytes(call.arguments, f"{where}.arguments")
-    return size
-
-
-def _check_text(request: CommandRequest) -> None:
-    check_entries(request.messages, "messages")
-    check_entries(request.inputs, "inputs")
-    size = 0
+def _check_texts(request: CommandRequest) -> None:
     for index, message in enumerate(request.messages):
+        place = f"messages[{index}]"
+        _check_unicode(message.content, f"{place}.content")
+        if message.reasoning:
+            _check_unicode(message.reasoning, f"{place}.reasoning")
+        for number, part in enumerate(message.parts):
+            _check_unicode(part.text or "", f"{place}.parts[{number}].text")
+        for number, call in enumerate(message.tool_calls):
+            _check_unicode(call.arguments, f"{place}.tool_calls[{number}].arguments")
+    for name in ("prompt", "continuation", "response_schema"):
+        if text := getattr(request, name):
+            _check_unicode(text, name)
+    for index, text in enumerate(request.inputs):
+        _check_unicode(text, f"inputs[{index}]")
+    for index, tool in enumerate(request.tools):
+        _check_unicode(tool.description or "", f"tools[{index}].description")
+        _check_unicode(tool.parameters, f"tools[{index}].parameters")
+
+
+def _beside_texts(message: ChatMessage) -> int:
+    """Bytes that *message* takes in a frame besides the texts that a model reads."""
+    size = 0
+    for part in message.parts:
+        # The texts of all parts in a row are the content, which travels beside them.
+        size += FIELD_BYTES + len(part.data or b"") + len(part.url or "") + size_of(part.text or "")
+    for field in (message.name, message.tool_call_id):
+        size += 0 if field is None else FIELD_BYTES + size_of(field)
+    return size + sum(FIELD_BYTES + size_of(call.id) for call in message.tool_calls)
+
+
+def _check_turns(request: CommandRequest) -> None:
+    size = request.size + FIELD_BYTES * len(request.tools)
+    for index, message in enumerate(request.messages):
+        place = f"messages[{index}]"
         if message.role not in ROLES:
             raise InvalidRequest.about(
-                f"messages[{index}].role",
+                f"{place}.role",
                 f"is {message.role!r}; it must be one of {', '.join(ROLES)}",
             )
-        place = f"messages[{index}]"
-        check_turn(message, place)
-        size += _turn_bytes(message, place)
-    if request.prompt:
-        size += _bytes(request.prompt, "prompt")
-    if request.continuation:
-        size += _bytes(request.continuation, "continuation")
-    for index, text in enumerate(request.inputs):
-        size += _bytes(text, f"inputs[{index}]")
-    if request.response_schema:
-        size += _bytes(request.response_schema, "response_schema")
-    for index, tool in enumerate(request.tools):
-        size += FIELD_BYTES + len(tool.name)
-        size += _bytes(tool.description or "", f"tools[{index}].description")
-        size += _bytes(tool.parameters, f"tools[{index}].parameters")
+        if not is_plain(message):
+            check_turn(message, place)
+            size += _beside_texts(message)
     if size > MAX_TEXT_BYTES:
         raise InvalidRequest(
             f"the text has {size} bytes; at most {MAX_TEXT_BYTES} fit one request: shorten it"
@@ -114,7 +125,7 @@ def _check_sampling(request: CommandRequest) -> None:
     check_entries(sampling.stop, "stop")
     limit = LIMITS["stop[]"]
     for index, stop in enumerate(sampling.stop):
-        _bytes(stop, f"stop[{index}]")
+        _check_unicode(stop, f"stop[{index}]")
         if not limit.allows(len(stop)):
             raise InvalidRequest.about(
                 "stop", f"has an entry of {len(stop)} characters; {limit.span} are allowed"
@@ -150,29 +161,26 @@ def check_request(request: CommandRequest) -> None:
       InvalidRequest: naming the value and the rule it breaks.
 
     """
+    _check_ranges(request)
+    check_combination(request)
+
+
+def _check_ranges(request: CommandRequest) -> None:
+    """Refuse a request with a value that no peer could read, whatever the others are.
+
+    The codec checks the same of what comes in.
+    """
     _check_pattern(request.request_id, "request_id")
     if request.command not in COMMANDS:
         raise InvalidRequest.about(
             "command", f"is {request.command!r}; it must be one of {', '.join(COMMANDS)}"
         )
-    if request.command == "chat" and not request.messages:
-        raise InvalidRequest.about("messages", "is empty; chat needs at least one message")
-    if request.command == "complete" and not request.prompt:
-        raise InvalidRequest.about("prompt", "is empty; complete needs text to go on from")
-    if request.command == "embed" and not request.inputs:
-        raise InvalidRequest.about("inputs", "is empty; embed needs at least one text")
-    if request.command == "count" and not (request.messages or request.prompt):
-        raise InvalidRequest.about("messages", "is empty; count needs messages or a prompt")
     if request.model is not None:
         _check_model(request.model)
     if request.model_digest is not None:
         _check_pattern(request.model_digest, "model_digest")
     if request.offer is not None:
         check_label(request.offer, "offer", LIMITS["offer"])
-    limit = LIMITS["timeout"]
-    if request.timeout is not None and not limit.allows(request.timeout):
-        rule = f"it must be above {limit.least:g} and at most {limit.most:g}"
-        raise InvalidRequest.about("timeout", f"is {request.timeout!r} s; {rule}")
     _check_number(request.priority, "priority")
     _check_number(request.stream_interval, "stream_interval")
     if request.logprobs is not None:
@@ -183,6 +191,34 @@ def check_request(request: CommandRequest) -> None:
         _check_number(request.reasoning_budget, "reasoning_budget")
     if request.hints is not NO_HINTS:
         _check_hints(request.hints)
-    _check_text(request)
-    check_form(request)
+    check_entries(request.messages, "messages")
+    check_entries(request.inputs, "inputs")
+    _check_texts(request)
     _check_sampling(request)
+
+
+def check_combination(request: CommandRequest) -> None:
+    """Refuse a request whose values do not go together, or are too much in all.
+
+    Each by itself must be one that can be read: this is enough for a request that the codec has
+    read, see `check_request` for others.
+
+    Raises:
+      InvalidRequest: naming the value and the rule it breaks.
+
+    """
+    if request.command == "chat" and not request.messages:
+        raise InvalidRequest.about("messages", "is empty; chat needs at least one message")
+    if request.command == "complete" and not request.prompt:
+        raise InvalidRequest.about("prompt", "is empty; complete needs text to go on from")
+    if request.command == "embed" and not request.inputs:
+        raise InvalidRequest.about("inputs", "is empty; embed needs at least one text")
+    if request.command == "count" and not (request.messages or request.prompt):
+        raise InvalidRequest.about("messages", "is empty; count needs messages or a prompt")
+    # The codec takes nought, too: a request without any time does not end a session.
+    limit = LIMITS["timeout"]
+    if request.timeout is not None and not limit.allows(request.timeout):
+        rule = f"it must be above {limit.least:g} and at most {limit.most:g}"
+        raise InvalidRequest.about("timeout", f"is {request.timeout!r} s; {rule}")
+    _check_turns(request)
+    check_form(request)
