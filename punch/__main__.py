@@ -35,6 +35,7 @@ usage: punch COMMAND ...
   punch members     list who is in a closed namespace, and remove members
   punch leave       take a closed namespace off this machine
   punch status      show what the running `punch up` is, and what is wrong
+  punch doctor      say what is wrong with this machine's set-up, and what to do about it
   punch logs        show the log of the running `punch up`
   punch open        open the dashboard of the running `punch up` in a browser
   punch reload      have the running `punch up` read its settings again
@@ -104,6 +105,13 @@ def _status(arguments: Sequence[str]) -> int:
     from .cli.running._status import status
 
     return status(arguments)
+
+
+def _doctor(arguments: Sequence[str]) -> int:
+    # Here: as `up`, whose settings it reads.
+    from .cli.doctor._doctor import doctor
+
+    return doctor(arguments)
 
 
 def _logs(arguments: Sequence[str]) -> int:
@@ -202,6 +210,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "members": _members,
     "leave": _leave,
     "status": _status,
+    "doctor": _doctor,
     "logs": _logs,
     "open": _open,
     "reload": _reload,

@@ -22,7 +22,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         "gguf peers",
         "wire",
         "access",
-        "routing placement",
+        "routing placement doctor",
         "events",
         # ---- everything above is sans-I/O ----
         "_alarms _background _logs _locks",

@@ -58,6 +58,9 @@ machine is no member of the namespace, such as after `punch leave`."""
     NOT_RUNNING = 10
     """No `punch up` of this user runs here, or the one that does answers no command."""
 
+    UNWELL = 11
+    """`punch doctor` has found something that is wrong."""
+
     HANGUP = 129
     """The terminal is gone (SIGHUP), before the program was done. One that serves is done once it \
 has drained, and then ends with 0."""

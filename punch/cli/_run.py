@@ -103,7 +103,7 @@ def run_supervised(
         _calm_collector()
         return trio.run(_supervise, lambda _, shutdown: program(shutdown), None, clock=clock)
 
-    return with_streams(lambda: _with_words(run))
+    return with_streams(lambda: with_words(run))
 
 
 def _is_unheard(number: signal.Signals) -> bool:
@@ -193,10 +193,10 @@ def run_command(
         given = sys.argv[1:] if arguments is None else arguments
         return command(load_settings(name, about, kind, given))
 
-    return with_streams(lambda: _with_words(run))
+    return with_streams(lambda: with_words(run))
 
 
-def _with_words(run: Callable[[], ExitCode]) -> int:
+def with_words(run: Callable[[], ExitCode]) -> int:
     """The exit code of *run*; an error becomes a sentence on standard error."""
     try:
         return run()

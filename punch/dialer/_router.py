@@ -207,6 +207,12 @@ class Router:
         return self._dispatch.pool.sessions
 
     @property
+    def minors(self) -> Mapping[PeerId, int]:
+        """The minor version of the protocol that each listener and we both speak."""
+        sessions = {peer.peer_id: self._dispatch.pool.session(peer.peer_id) for peer in self.peers}
+        return {peer_id: one.minor for peer_id, one in sessions.items() if one is not None}
+
+    @property
     def trouble(self) -> PunchError | None:
         """What keeps us out of the namespace, if something does."""
         return self._dispatch.membership.trouble
