@@ -5,8 +5,8 @@ from ._executor import Executor, ListenerStatistics, open_executor
 from ._lane import LaneStatistics, RunningLane
 from ._lanes import OneOrMore, Openable
 from ._listener import Listener, open_listener
-from ._recordings import RecordingStatistics
 from .members import MemberUsage
+from .recordings import RecordingStatistics
 
 __all__ = [
     "open_listener",

@@ -1,6 +1,6 @@
 """Serves a listener's sessions: takes requests, has a lane make each answer, and drains.
 
-A request that is there already is not given to a lane again; see `punch.listener._recordings`.
+A request that is there already is not given to a lane again; see `punch.listener.recordings`.
 Which lane has the others is decided in `punch.listener._lanes`.
 """
 
@@ -39,10 +39,9 @@ from ._adverts import DEFAULT_REPORT_DELAY_SECONDS, Adverts
 from ._lane import DRAIN_SECONDS, LaneStatistics, RunningLane
 from ._lanes import Lanes, OneOrMore, each_of
 from ._outcomes import Outcomes
-from ._recording import Reader, Recording
-from ._recordings import Recordings, RecordingStatistics
 from ._reports import Reports
 from .members import Askers, MemberUsage
+from .recordings import Reader, Recording, Recordings, RecordingStatistics
 
 log = get_logger(__name__)
 

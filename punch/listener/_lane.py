@@ -19,10 +19,10 @@ from ..exceptions import BackendCrashed, BackendError, OfferUnavailable, PeerRef
 from ..wire import CommandRequest, CommandResponse, Provenance, Timings
 from ._offered import Offered
 from ._outcomes import Outcomes
-from ._recording import Recording
 from ._rest import Rest
 from ._speeds import Speeds
 from ._workload import Workload
+from .recordings import Recording
 
 DRAIN_SECONDS = 10.0
 

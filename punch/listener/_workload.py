@@ -9,7 +9,7 @@ import attrs
 from ..admission import Slots, Ticket
 from ..capability import Load, ModelOffer
 from ..wire import CommandRequest, usual_output
-from ._recording import Recording
+from .recordings import Recording
 
 # Weight of the newest answer in the usual length; about the last twenty matter.
 WEIGHT = 0.1

@@ -28,7 +28,7 @@ from punch import (
     open_router,
 )
 from punch.backends import mock_words
-from punch.listener._recording import GRACE_SECONDS
+from punch.listener.recordings import GRACE_SECONDS
 from punch.routing import STANDARD_FILTERS
 
 # The word: a peer that stopped is noticed within 5 s.

@@ -41,7 +41,7 @@ from punch import (
     chat_request,
     open_router,
 )
-from punch.listener._recording import GRACE_SECONDS
+from punch.listener.recordings import GRACE_SECONDS
 from punch.network import Transport
 
 DIALERS = 300

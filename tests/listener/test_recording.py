@@ -16,9 +16,19 @@ from punch.backends import Emit, Generation, MockBackend, MockScript, mock_words
 from punch.capability import PeerId
 from punch.exceptions import GenerationFailed
 from punch.listener import Executor, OneOrMore, open_executor
-from punch.listener import _recording as limits
-from punch.listener._recording import GRACE_SECONDS, MAX_SECONDS, Reader, Recording, key_of
-from punch.listener._recordings import KEPT_ANSWERS, KEPT_BYTES, KEPT_SECONDS, Recordings
+from punch.listener.recordings import (
+    GRACE_SECONDS,
+    KEPT_ANSWERS,
+    KEPT_BYTES,
+    KEPT_SECONDS,
+    MAX_SECONDS,
+    Reader,
+    Recording,
+    Recordings,
+    _recording,
+    key_of,
+)
+from punch.listener.recordings._parts import PIECE_CHARACTERS
 from punch.session import ClientCall, PeerSession, ServerCall
 from punch.testing import MemoryNetwork, MemoryNode, MemoryStream, ScriptedBackend
 from punch.wire import (
@@ -579,7 +589,7 @@ async def test_no_more_is_gathered_than_one_message_takes(autojump_clock: MockCl
             await trio.sleep(3)
             before = made
             text, tokens, _ = await read(call)
-    assert before * len(piece) <= WINDOW + 2 * limits.PIECE_CHARACTERS
+    assert before * len(piece) <= WINDOW + 2 * PIECE_CHARACTERS
     assert (text, tokens) == (piece * 64, 64)
 
 
@@ -761,7 +771,7 @@ async def test_who_joined_an_answer_that_takes_too_long_is_told_so(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The backend is stopped, and whoever still waits gets an error and not silence."""
-    monkeypatch.setattr(limits, "MAX_SECONDS", 60.0)
+    monkeypatch.setattr(_recording, "MAX_SECONDS", 60.0)
     backend = Counting(decode_rate=0.1)
     with trio.fail_after(LIMIT):
         async with listening(backend) as (executor, dial):

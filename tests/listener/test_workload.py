@@ -6,8 +6,8 @@ import attrs
 import pytest
 
 from punch.capability import ModelOffer, PeerId
-from punch.listener._recording import Recording
 from punch.listener._workload import MIN_SHARE, Workload
+from punch.listener.recordings import Recording
 from punch.wire import ChatMessage, CommandRequest, Provenance, Sampling
 
 OFFER = ModelOffer(name="m")

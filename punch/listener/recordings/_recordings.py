@@ -18,11 +18,11 @@ from collections.abc import Collection
 
 import attrs
 
-from ..capability import PeerId
-from ..exceptions import RequestConflict
-from ..wire import CommandRequest, Completion
+from ...capability import PeerId
+from ...exceptions import RequestConflict
+from ...wire import CommandRequest, Completion
+from ..members import Asker
 from ._recording import Key, Recording, key_of
-from .members import Asker
 
 # A finished answer is kept so long: more than the 60 s that clients such as OpenAI's wait before
 # they ask again, and more than a dialer needs to find its way back.

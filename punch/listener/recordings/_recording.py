@@ -15,7 +15,7 @@ needs one: it is behind, gathers text, or is not the only one, so that its time 
 * A reader that gets no text, because it wants the answer whole or because the model thinks and it
   is not told of that, is sent a sign now and then that tokens are made.
 
-Which request is answered with which recording is decided in `punch.listener._recordings`.
+Which request is answered with which recording is decided in `_recordings`.
 """
 
 from __future__ import annotations
@@ -23,31 +23,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from hashlib import blake2b
-from typing import Protocol
 
 import trio
 
-from ..capability import PeerId
-from ..session import ServerCall
-from ..wire import WINDOW, CommandRequest, CommandResponse, PromptCount, Provenance, Thought
-from .members import Asker
+from ...capability import PeerId
+from ...session import ServerCall
+from ...wire import CommandRequest, CommandResponse, PromptCount, Provenance, Thought
+from ..members import Asker
+from ._parts import MAX_TOKENS, believed_count, runs_of
+from ._reader import MAX_SECONDS, Reader
 
 # A dialer whose session broke dials again at once and then every second or two; one that has not
 # come back by now has most likely asked another peer.
 GRACE_SECONDS = 5.0
 
-# An answer takes no longer, and so holds its slot no longer, whatever its readers allow.
-MAX_SECONDS = 3600.0
-
 # A reader that gets no text is sent a sign this often, in seconds: as often as one that is queued.
 SIGN_SECONDS = 5.0
-
-# More tokens than any answer has, and the most that one `Chunk` may stand for: a backend that
-# claims more is not believed.
-MAX_TOKENS = 1 << 20
-
-# Text that a reader gets at a time: it always fits an empty window, at four bytes a character.
-PIECE_CHARACTERS = WINDOW // 4
 
 Key = tuple[PeerId, str, bytes]
 """The dialer, the request's id, and a hash of what others had delivered of the answer before."""
@@ -141,7 +132,7 @@ class Recording:
 
     def _counted(self, prompt: PromptCount) -> None:
         """Tell the readers that show an answer as it comes how long the prompt was."""
-        self._prompt = _believed(prompt)
+        self._prompt = believed_count(prompt)
         for reader in self._readers:
             reader.counted(self._prompt)
 
@@ -181,7 +172,7 @@ class Recording:
 
     def _send(self, reader: Reader) -> None:
         """Send the parts that are there, from the reader's own task if that has to wait."""
-        runs = _runs(self._parts[reader.place :], reader.takes_thoughts)
+        runs = runs_of(self._parts[reader.place :], reader.takes_thoughts)
         # What was thought and what was said since leave as two messages, from the reader's task.
         if len(runs) > 1 or (runs and not reader.call.send_now(*runs[0])):
             reader.is_catching_up = True
@@ -210,7 +201,7 @@ class Recording:
         if self._readers or self.response is None or self.response.result is None:
             return
         whole = self.response.result.text
-        runs = _runs(self._parts, True)
+        runs = runs_of(self._parts, True)
         self._parts = [(whole if whole == text else text, tokens) for text, tokens in runs]
 
     def _is_ahead(self) -> bool:
@@ -290,208 +281,3 @@ class Recording:
             if self.response is not None:
                 return self.response
             await reader.wait()
-
-
-def _runs(parts: list[tuple[str, int]], takes_thoughts: bool) -> list[tuple[str, int]]:
-    """Texts and tokens of *parts*: what was thought in a row, and what was said in a row.
-
-    For a reader that is told no thoughts, their tokens are with the text that follows.
-    """
-    if len(parts) == 1 and takes_thoughts:
-        return parts
-    runs: list[tuple[str, int]] = []
-    texts: list[str] = []
-    total, was_thought = 0, False
-    for text, tokens in parts:
-        is_thought = type(text) is Thought
-        if is_thought and not takes_thoughts:
-            total += tokens
-            continue
-        if texts and is_thought is not was_thought:
-            runs.append((_joined(texts), total))
-            texts, total = [], 0
-        texts.append(text)
-        total += tokens
-        was_thought = is_thought
-    return [*runs, (_joined(texts), total)] if texts else runs
-
-
-def _believed(prompt: PromptCount) -> PromptCount:
-    """*prompt* with numbers that can travel."""
-    tokens = max(0, min(prompt.tokens, MAX_TOKENS))
-    cached = prompt.cached
-    return PromptCount(tokens, None if cached is None else max(0, min(cached, MAX_TOKENS)))
-
-
-def _joined(texts: list[str]) -> str:
-    """What was thought, or was said, in a row."""
-    text = "".join(texts)
-    return Thought(text) if type(texts[0]) is Thought else text
-
-
-class Answering(Protocol):
-    """What a reader needs of the listener."""
-
-    def follow(self, reader: Reader) -> None:
-        """Have `Recording.follow` pass the answer on to *reader*, in a task and in its scope."""
-        ...
-
-    def ended(self, reader: Reader, response: CommandResponse | None) -> None:
-        """Tell the dialer of *reader* how its request ended; `None` if it has left."""
-        ...
-
-
-class Reader:
-    """The place of one call in a recording.
-
-    Args:
-      call: The call.
-      answering: Runs its task, and is told of its end.
-      arrived_at: When the call came, in seconds.
-      machine: The machine of its dialer, in a closed namespace.
-
-    """
-
-    recording: Recording
-    """What it reads; set by `Recording.join`."""
-
-    def __init__(
-        self,
-        call: ServerCall,
-        answering: Answering,
-        *,
-        arrived_at: float,
-        machine: PeerId | None = None,
-    ) -> None:
-        self.call = call
-        self.arrived_at = arrived_at
-        self.machine = machine
-        request = call.request
-        self.deadline = arrived_at + min(MAX_SECONDS, request.timeout or MAX_SECONDS)
-        """When its time is up, in seconds."""
-        self.takes_thoughts = call.minor >= 1
-        """The call is told what the model thinks."""
-        self.is_streaming = request.stream
-        """The call takes the answer in parts; otherwise whole, at the end."""
-        self.is_over = False
-        """The call was answered, or has left."""
-        self.place = 0
-        """Parts passed on."""
-        self.is_catching_up = False
-        """Parts are passed on in the reader's own task; otherwise by the task that makes them."""
-        self.scope: trio.CancelScope | None = None
-        """Of its own task; `None` while it has none."""
-        self._answering = answering
-        self._news: trio.Event | None = None
-        self._interval = request.stream_interval
-        self._next_at = -math.inf
-        self._held = 0
-        self._nap: trio.CancelScope | None = None
-
-    @property
-    def is_followed(self) -> bool:
-        """Whether it has a task of its own, which also ends it."""
-        return self.scope is not None
-
-    def follow(self) -> None:
-        """Have a task of its own look at what there is for it."""
-        if self.scope is not None:
-            self.wake()
-        elif not self.is_over:
-            self.scope = trio.CancelScope(deadline=self.deadline)
-            self._answering.follow(self)
-
-    def left(self) -> None:
-        """Its dialer has cancelled, or lost its session and may come back."""
-        call, recording = self.call, self.recording
-        call.tokens = max(call.tokens, recording.tokens)
-        recording.leave(self, comes_back=not call.unwanted)
-        self.end(None)
-
-    def end(self, response: CommandResponse | None) -> None:
-        """Note that it gets no more; *response* is how its request ended, `None` if it left."""
-        self.is_over = True
-        # Not in a circle with its call any more: both are freed now, and not by a collection.
-        self.call.left = None
-        if self.scope is not None:
-            self.scope.cancel()
-        self._answering.ended(self, response)
-
-    def start(self, provenance: Provenance, prompt: PromptCount | None) -> None:
-        """Say where the answer comes from, and how long the prompt is if that is known."""
-        self.call.started(provenance)
-        if prompt is not None:
-            self.counted(prompt)
-
-    def counted(self, prompt: PromptCount) -> None:
-        """Say how long the prompt is, to a call that shows an answer as it comes."""
-        # One that gathers text shows none before the end, and hears of the prompt there.
-        if self.is_streaming and not self._interval:
-            self.call.counted(prompt)
-
-    def hold(self, size: int, now: float) -> bool:
-        """Let a part of *size* characters wait for the next ones; false if it is time to send.
-
-        Without a next one, the part is sent after an interval.
-        """
-        if not self._interval:
-            return False
-        self._held += size
-        if self._held >= PIECE_CHARACTERS or now >= self._next_at:
-            return False
-        if self._nap is not None:
-            self._nap.deadline = self._latest
-        return True
-
-    @property
-    def is_holding_back(self) -> bool:
-        """Whether the held parts may still wait."""
-        return self._held > 0 and not self.is_catching_up and trio.current_time() < self._latest
-
-    @property
-    def _latest(self) -> float:
-        return self._next_at + self._interval
-
-    def wake(self) -> None:
-        """Have its task look again, if it has one that waits."""
-        if self._news is not None:
-            self._news.set()
-
-    async def wait(self) -> None:
-        """Wait until it is woken, or until the held parts must be sent."""
-        self._news = trio.Event()
-        if not self._interval:
-            await self._news.wait()
-            return
-        with trio.CancelScope(deadline=self._latest if self._held else math.inf) as self._nap:
-            await self._news.wait()
-
-    async def pass_on(self, parts: list[tuple[str, int]]) -> None:
-        """Send the *parts* that are there, a piece at a time, from its own task."""
-        self.is_catching_up = True
-        while self.place < len(parts):
-            end, size = self.place, 0
-            while end < len(parts) and (size < PIECE_CHARACTERS or end == self.place):
-                size += len(parts[end][0])
-                end += 1
-            while not self.takes_thoughts and type(parts[end - 1][0]) is Thought:
-                # Their tokens go with the text that follows.
-                end -= 1
-                if end == self.place:
-                    self.is_catching_up = False
-                    # Who makes the answer may wait for a reader that seemed to be behind.
-                    self.recording.go_on()
-                    return
-            for text, tokens in _runs(parts[self.place : end], self.takes_thoughts):
-                await self.call.send_text(text, tokens)
-            self.passed_on(end)
-            self.recording.go_on()
-        self.is_catching_up = False
-
-    def passed_on(self, place: int) -> None:
-        """Note that the call has all parts before *place*."""
-        self.place = place
-        if self._interval:
-            self._held, self._next_at = 0, trio.current_time() + self._interval
-            if self._nap is not None:
-                self._nap.deadline = math.inf
