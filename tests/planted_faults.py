@@ -122,7 +122,7 @@ FAULTS = (
     ),
     Fault(
         name="a wait for the reader is skipped",
-        old="while session.send_window(request_id) < size:",
+        old="while not session.fits(request_id, piece):",
         new="while False:",
         tests=("tests/session/test_sessions.py", "tests/recorded/test_recorded.py"),
     ),
