@@ -14,7 +14,7 @@ import attrs
 from _results import Report, Row, milliseconds
 
 from punch.capability import Capability, Gpu, Load, ModelOffer, PeerId
-from punch.peers import PeerTable
+from punch.peers import PeerTable, Sample
 from punch.routing import POLICIES, RouteRequest
 
 TITLE = "One decision among 1,000 peers"
@@ -57,10 +57,12 @@ def full_table(rng: Random, *, now: float) -> PeerTable:
             table.succeeded(
                 peer_id,
                 "model",
-                prefill_tokens=100,
-                prefill_seconds=rng.uniform(0.1, 1),
-                decode_tokens=100,
-                decode_seconds=rng.uniform(1, 10),
+                Sample(
+                    prefill_tokens=100,
+                    prefill_seconds=rng.uniform(0.1, 1),
+                    decode_tokens=100,
+                    decode_seconds=rng.uniform(1, 10),
+                ),
             )
     return table
 

@@ -20,7 +20,7 @@ from ._delivered import Delivered
 from ._dispatch import Dispatch
 from ._outcome import Outcome
 from ._request_log import RequestLog
-from ._speed import speed_of
+from ._speed import sample_of
 
 log = get_logger(__name__)
 
@@ -105,7 +105,8 @@ class Books:
         """
         dispatch, candidate = self._dispatch, attempt.candidate
         attempt.call.cancel()
-        dispatch.ended(candidate, session_number=attempt.session_number)
+        if outcome.response is None:
+            dispatch.ended(candidate, session_number=attempt.session_number)
         if outcome.error is not None:
             session = attempt.call.session
             seconds = now - attempt.asked_at
@@ -129,15 +130,15 @@ class Books:
             dispatch.failed(candidate, outcome.fault, asked_at=attempt.asked_at)
         if outcome.response is not None:
             self._was_taken_by(candidate)
-            dispatch.succeeded(
+            dispatch.answered(
                 attempt.request,
                 candidate,
                 outcome.response,
+                session_number=attempt.session_number,
                 text=attempt.text,
-                speed=speed_of(attempt, outcome.response, now=now),
+                sample=sample_of(attempt, outcome.response, now=now),
                 now=now,
             )
-            dispatch.prober.timed(candidate)
         if outcome.is_last:
             self.delivered.close_segment(attempt, outcome.reason, now=now)
         else:

@@ -25,7 +25,7 @@ from ..exceptions import (
     PeerUnreachable,
     PunchError,
 )
-from ..peers import MAX_PEERS, Candidate, PeerRecord, PeerTable
+from ..peers import MAX_PEERS, Candidate, PeerRecord, PeerTable, Sample, is_far_slower
 from ..routing import (
     HEDGE_RESERVE,
     Budget,
@@ -41,7 +41,6 @@ from ..session import ClientCall
 from ..wire import CommandRequest, CommandResponse
 from ._hedging import Hedge
 from ._probing import Prober
-from ._speed import Speed
 from .starting import Starter
 
 # How long a first request waits for the namespace to be known: a few round trips, and the
@@ -344,42 +343,45 @@ class Dispatch:
         self.table.doubted(candidate.peer_id, offer=key, weight=weight, now=now)
         self.prober.look_at(candidate.peer_id)
 
-    def succeeded(
+    def answered(
         self,
         request: CommandRequest,
         candidate: Candidate,
         response: CommandResponse,
         *,
+        session_number: int,
         text: str,
-        speed: Speed,
+        sample: Sample,
         now: float,
     ) -> None:
-        """Learn from what one peer said of its part of an answer.
+        """Learn from what one peer said of its part of an answer, which is no longer there.
 
         Args:
           request: What it was asked.
           candidate: What it was sent to.
           response: What it said.
+          session_number: The peer's session in the table.
           text: Its part of the answer.
-          speed: What it took.
+          sample: What it took.
           now: The current time, in seconds of trio's clock.
 
         """
         made_by, offer = response.provenance, candidate.offer
-        if made_by is None or made_by.model is None:
-            return
-        key = offer.key if offer.id is not None else made_by.model
-        self.table.succeeded(
+        model = None if made_by is None else made_by.model
+        rates = self.table.answered(
             candidate.peer_id,
-            key,
+            model if model is None or offer.id is None else offer.id,
+            offer=offer.key,
             lane=candidate.lane.id,
-            prefill_tokens=speed.prefill_tokens,
-            prefill_seconds=speed.prefill_seconds,
-            decode_tokens=speed.decode_tokens,
-            decode_seconds=speed.decode_seconds,
-            batch=response.timings.batch,
-            now=now,
+            session_number=session_number,
+            load=response.load,
+            load_lane=response.lane,
+            sample=sample,
         )
+        if model is None:
+            return
+        if is_far_slower(rates.decode, offer.decode_rate):
+            self.prober.look_at(candidate.peer_id)
         self.learned.answered(
             request,
             candidate.id,

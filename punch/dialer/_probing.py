@@ -82,13 +82,6 @@ class Prober:
             self._is_running = True
             self._nursery.start_soon(self._run)
 
-    def timed(self, candidate: Candidate) -> None:
-        """It has answered: if far more slowly than it claims, it is looked at from time to time."""
-        record = self._table.get(candidate.peer_id)
-        seen = None if record is None else record.rates_of(candidate.offer.key).decode
-        if is_far_slower(seen, candidate.offer.decode_rate):
-            self.look_at(candidate.peer_id)
-
     async def _run(self) -> None:
         while self._suspects:
             for peer_id in tuple(self._suspects):

@@ -259,7 +259,6 @@ class Run:
 
     def _finish(self, attempt: Attempt, response: CommandResponse, now: float) -> None:
         """Take the peer's last word, and the text that comes with it."""
-        self._dispatch.reported(attempt.candidate, response)
         outcome = finished(attempt, response, delivered=self.books.delivered)
         if outcome is RAN_OUT:
             outcome = ran_out(attempt, self.books.attempts, self.deadline)
@@ -268,6 +267,7 @@ class Run:
             self._live.remove(attempt)
             self.response = self.books.finished(attempt, outcome, now)
             return
+        self._dispatch.reported(attempt.candidate, response)
         self._end(attempt, outcome)
         if isinstance(outcome.error, DeadlineExceeded):
             raise outcome.error

@@ -6,8 +6,7 @@ to. What is seen counts where it is longer by more than a network explains.
 
 from __future__ import annotations
 
-import attrs
-
+from ..peers import Sample
 from ..routing import PATIENCE_FACTOR
 from ..wire import CommandResponse
 from ._attempt import Attempt
@@ -23,24 +22,7 @@ MIN_SURPRISE_SECONDS = 1.0
 MIN_PROMPT = 4
 
 
-@attrs.frozen(kw_only=True)
-class Speed:
-    """What a peer computed, and how long it took."""
-
-    prefill_tokens: int | None
-    """Tokens of the prompt that were not in its cache."""
-
-    prefill_seconds: float | None
-    """Seconds for these."""
-
-    decode_tokens: int | None
-    """Tokens of the answer."""
-
-    decode_seconds: float | None
-    """Seconds for these."""
-
-
-def speed_of(attempt: Attempt, response: CommandResponse, *, now: float) -> Speed:
+def sample_of(attempt: Attempt, response: CommandResponse, *, now: float) -> Sample:
     """What to learn from the part of an answer that *attempt* has finished *now*.
 
     * A text, or a thought, cannot have been made much quicker than it came, nor of more tokens than
@@ -66,11 +48,12 @@ def speed_of(attempt: Attempt, response: CommandResponse, *, now: float) -> Spee
     if whole is not None and (prefill or 0.0) + (decode or 0.0) < whole / MAX_UNSEEN_FACTOR:
         # It does not say where the time went, so that goes where it counts most.
         decode = whole - (prefill or 0.0)
-    return Speed(
+    return Sample(
         prefill_tokens=usage.computed_tokens,
         prefill_seconds=prefill,
         decode_tokens=tokens,
         decode_seconds=decode,
+        batch=timings.batch,
     )
 
 

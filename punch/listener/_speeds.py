@@ -11,7 +11,7 @@ from .._logs import get_logger
 from ..backends import Backend, Generation
 from ..capability import ModelOffer
 from ..exceptions import ContextTooLong
-from ..peers import Rates
+from ..peers import Rates, Sample
 from ..wire import ChatMessage, CommandRequest, Sampling, Timings, Usage
 
 log = get_logger(__name__)
@@ -43,11 +43,13 @@ class Speeds:
 
         """
         rates = self._rates[model] = self._rates.get(model, Rates()).with_sample(
-            prefill_tokens=usage.computed_tokens,
-            prefill_seconds=timings.prefill,
-            decode_tokens=usage.completion_tokens,
-            decode_seconds=timings.decode,
-            batch=batch,
+            Sample(
+                prefill_tokens=usage.computed_tokens,
+                prefill_seconds=timings.prefill,
+                decode_tokens=usage.completion_tokens,
+                decode_seconds=timings.decode,
+                batch=batch,
+            )
         )
         return rates
 

@@ -3,7 +3,15 @@
 from ._belief import Belief
 from ._breaker import Breaker
 from ._names import checked_name, short_id, shown_names
-from ._rates import DEFAULT_SLOWDOWN, ENOUGH_SAMPLES, FAR_FACTOR, MIN_TOKENS, Rates, is_far_slower
+from ._rates import (
+    DEFAULT_SLOWDOWN,
+    ENOUGH_SAMPLES,
+    FAR_FACTOR,
+    MIN_TOKENS,
+    Rates,
+    Sample,
+    is_far_slower,
+)
 from ._record import (
     ANSWERING,
     IN_PROCESS,
@@ -44,6 +52,7 @@ __all__ = [
     "RESTS",
     "STARTING",
     "Rates",
+    "Sample",
     "Breaker",
     "ENOUGH_SAMPLES",
     "MIN_TOKENS",

@@ -118,6 +118,8 @@ class Faults:
 
     def answered(self, key: str) -> Faults:
         """It after an answer of this offer."""
+        if self is NO_FAULTS:
+            return self
         breakers, doubts = self.breakers, self.doubts
         if breakers:
             breakers = MappingProxyType({k: b for k, b in breakers.items() if k not in (key, None)})

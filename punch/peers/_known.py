@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
+import attrs
+
 from ..capability import Capability, Lane, Load, PeerId
 from ._breaker import FIRST_COOLING_SECONDS, MAX_COOLING_SECONDS
 from ._faults import NO_FAULTS
-from ._rates import Rates
+from ._rates import NO_RATES, Rates, Sample
 from ._record import LaneRecord, PeerRecord
 
 # Offers per peer whose speed is remembered.
@@ -20,7 +22,7 @@ MENDED_FACTOR = 2.0
 # Smoothing of the round-trip time, as TCP does (RFC 6298, section 2).
 RTT_WEIGHT = 0.125
 
-_NO_RATES: Mapping[str, Rates] = MappingProxyType({})
+_NO_MODELS: Mapping[str, Rates] = MappingProxyType({})
 
 
 class _LaneBooks:
@@ -90,7 +92,7 @@ class KnownPeer:
         self.reachable: bool | None = None
         self.unreachable_why = ""
         self.path: str | None = None
-        self.rates = _NO_RATES
+        self.rates = _NO_MODELS
         self.faults = NO_FAULTS
         self._lanes: dict[str, _LaneBooks] = {}
         # Requests of ours by the key of their offer: when the last one ends, so has every probe.
@@ -182,10 +184,12 @@ class KnownPeer:
         self.seen_at = seen_at
         return True
 
-    def response_reported(self, load: Load, lane_id: str) -> None:
-        """Take the load of a lane that rides on a response."""
-        self.capability = self.capability.with_loads({lane_id: load})
-        self._books(lane_id).reported()
+    def response_reported(self, load: Load, lane_id: str | None) -> None:
+        """Take the load of a lane that rides on a response; with `None` that of its only one."""
+        if (lane := self.lane(lane_id)) is not None:
+            if load != lane.load:
+                self.capability = self.capability.with_loads({lane.id: load})
+            self._books(lane.id).reported()
 
     def round_trip(self, seconds: float) -> None:
         """Take one measured round trip."""
@@ -223,59 +227,57 @@ class KnownPeer:
         books.sent = max(0, books.sent - 1)
         if not books.sent:
             books.prompt_tokens = books.output_tokens = 0
-        running[key] = running.get(key, 0) - 1
-        over: list[str | None] = []
-        if running[key] <= 0:
-            del running[key]
-            over.append(key)
-        if not running:
-            over.append(None)
-        self.faults = self.faults.freed(*over)
+        left = running.get(key, 0) - 1
+        if left > 0:
+            running[key] = left
+        else:
+            running.pop(key, None)
+        if self.faults.breakers:
+            over = () if left > 0 else (key,) if running else (key, None)
+            self.faults = self.faults.freed(*over)
 
     # ---- what came of it ----
 
-    def succeeded(self, lane: Lane | None, key: str, rates: Rates) -> None:
-        """An offer of a lane has answered, and is as fast as *rates* say."""
-        if key in self.rates or len(self.rates) < MAX_OFFERS:
-            self.rates = MappingProxyType({**self.rates, key: rates})
-        self.faults = self.faults.answered(key)
-        if lane is not None:
+    def succeeded(self, lane_id: str | None, key: str, sample: Sample) -> Rates:
+        """An offer of a lane has answered; returns how fast it is taken to be after that."""
+        if (lane := self.lane(lane_id)) is not None:
             self._books(lane.id).resting_until = 0.0
+            if sample.batch is not None and sample.batch > lane.load.slots:
+                sample = attrs.evolve(sample, batch=float(lane.load.slots))
+        self.faults = self.faults.answered(key)
+        return self._learn(key, self.rates.get(key, NO_RATES), sample)
 
     def refused(self, lane: Lane, *, now: float, retry_after: float | None) -> None:
         """It refused a request for this lane."""
         books, load = self._books(lane.id), lane.load
         rested = books.resting_until
         has_room = load.busy + load.queued < load.slots + load.queue_limit
-        if retry_after is not None or has_room:
-            wait = (
-                FIRST_COOLING_SECONDS
-                if retry_after is None
-                else min(MAX_COOLING_SECONDS, retry_after)
-            )
-            books.resting_until = max(rested, now + wait)
+        if retry_after is None and has_room:
+            retry_after = FIRST_COOLING_SECONDS
+        if retry_after is not None:
+            books.resting_until = max(rested, now + min(retry_after, MAX_COOLING_SECONDS))
         if rested <= now:
             # As with faults: what is refused at once is one refusal.
             self.faults = self.faults.with_share(1.0)
 
     def slowed(self, key: str, tokens: int, seconds: float) -> None:
         """An offer has made so many tokens of an answer in so many seconds."""
-        self._learn(key, self.rates.get(key, Rates()), tokens, seconds)
+        sample = Sample(decode_tokens=tokens, decode_seconds=seconds)
+        self._learn(key, self.rates.get(key, NO_RATES), sample)
 
     def probed(self, key: str, tokens: int | None, seconds: float) -> None:
         """An offer has answered a request of our own, with so many tokens in so many seconds."""
         self.faults = self.faults.cleared(key)
-        before = self.rates.get(key)
-        if before is None or before.decode is None or not tokens:
-            return
-        if tokens / seconds > MENDED_FACTOR * before.decode:
+        before = self.rates.get(key, NO_RATES).decode
+        if before and tokens and tokens / seconds > MENDED_FACTOR * before:
             # It is another machine now, as it were: what was learned of it is over.
-            self._learn(key, Rates(), tokens, seconds)
+            self._learn(key, NO_RATES, Sample(decode_tokens=tokens, decode_seconds=seconds))
 
-    def _learn(self, key: str, rates: Rates, tokens: int, seconds: float) -> None:
-        if key in self.rates or len(self.rates) < MAX_OFFERS:
-            rates = rates.with_sample(decode_tokens=tokens, decode_seconds=seconds)
+    def _learn(self, key: str, before: Rates, sample: Sample) -> Rates:
+        rates = before.with_sample(sample)
+        if rates is not before and (key in self.rates or len(self.rates) < MAX_OFFERS):
             self.rates = MappingProxyType({**self.rates, key: rates})
+        return rates
 
     def doubted(self, key: str, weight: float) -> bool:
         """Take what counts against an offer in part; true if all of it makes a fault now."""
@@ -284,10 +286,10 @@ class KnownPeer:
 
     def lane(self, lane_id: str | None) -> Lane | None:
         """The lane with this id; with `None` its only one."""
-        lanes = self.capability.lanes
-        if lane_id is None:
-            return lanes[0] if len(lanes) == 1 else None
-        return next((lane for lane in lanes if lane.id == lane_id), None)
+        for lane in (lanes := self.capability.lanes):
+            if lane.id == lane_id or (lane_id is None and len(lanes) == 1):
+                return lane
+        return None
 
     def _books(self, lane_id: str) -> _LaneBooks:
         books = self._lanes.get(lane_id)

@@ -53,6 +53,27 @@ def is_far_slower(seen: float | None, claimed: float | None) -> bool:
 
 
 @attrs.frozen(kw_only=True)
+class Sample:
+    """What a peer computed for one answer, and how long it took; `None` for what is not known."""
+
+    prefill_tokens: int | None = None
+    """Tokens of the prompt that were not in its cache."""
+
+    prefill_seconds: float | None = None
+    """Seconds for these."""
+
+    decode_tokens: int | None = None
+    """Tokens of the answer."""
+
+    decode_seconds: float | None = None
+    """Seconds for these."""
+
+    batch: float | None = None
+    """The mean number of requests that its backend worked on meanwhile, this one included; where
+    it is not known the request is taken to have been alone."""
+
+
+@attrs.frozen(kw_only=True)
 class Rates:
     """Measured speed of one model on one peer.
 
@@ -86,43 +107,28 @@ class Rates:
     """Forgetting sums over the samples of decode: 1, x, x*x, y and x*y, where x is the number
     of other requests in the batch and y the seconds of a token."""
 
-    def with_sample(
-        self,
-        *,
-        prefill_tokens: int | None = None,
-        prefill_seconds: float | None = None,
-        decode_tokens: int | None = None,
-        decode_seconds: float | None = None,
-        batch: float | None = None,
-    ) -> Rates:
-        """These rates after one more answer. Parts that are absent or too short are ignored.
-
-        *batch* is the mean number of requests the backend worked on meanwhile, this one
-        included; where it is not known the request is taken to have been alone.
-        """
-        prefill = _rate(prefill_tokens, prefill_seconds)
-        rates = self
-        if prefill is not None:
-            rates = attrs.evolve(
-                self,
-                prefill=_average(self.prefill, prefill),
-                prefill_samples=self.prefill_samples + 1,
-            )
-        decode = _rate(decode_tokens, decode_seconds)
-        return rates if decode is None else rates._with_decode(1.0 / decode, batch)
-
-    def _with_decode(self, y: float, batch: float | None) -> Rates:
-        x = min(max(1.0, batch or 1.0), MAX_BATCH) - 1.0
-        weight, sx, sxx, sy, sxy = (MEMORY * value for value in self.sums)
-        sums = (weight + 1.0, sx + x, sxx + x * x, sy + y, sxy + x * y)
-        believed = DEFAULT_SLOWDOWN if self.slowdown is None else self.slowdown
-        token, slowdown = _fit(sums, believed)
-        told = self.slowdown is not None or x >= MIN_CROWD
-        return attrs.evolve(
-            self,
-            decode=1.0 / token,
-            decode_samples=self.decode_samples + 1,
-            slowdown=slowdown if told else None,
+    def with_sample(self, sample: Sample) -> Rates:
+        """These rates after one more answer. Parts that are absent or too short are ignored."""
+        read = _rate(sample.prefill_tokens, sample.prefill_seconds)
+        made = _rate(sample.decode_tokens, sample.decode_seconds)
+        if read is None and made is None:
+            return self
+        prefill, decode, slowdown, sums = self.prefill, self.decode, self.slowdown, self.sums
+        if read is not None:
+            prefill = read if prefill is None else prefill + WEIGHT * (read - prefill)
+        if made is not None:
+            others = min(max(1.0, sample.batch or 1.0), MAX_BATCH) - 1.0
+            sums = _with(sums, x=others, y=1.0 / made)
+            token, fitted = _fit(sums, DEFAULT_SLOWDOWN if slowdown is None else slowdown)
+            decode = 1.0 / token
+            if slowdown is not None or others >= MIN_CROWD:
+                slowdown = fitted
+        return Rates(
+            prefill=prefill,
+            prefill_samples=self.prefill_samples + (read is not None),
+            decode=decode,
+            decode_samples=self.decode_samples + (made is not None),
+            slowdown=slowdown,
             sums=sums,
         )
 
@@ -143,6 +149,16 @@ class Rates:
         return self.decode_samples >= ENOUGH_SAMPLES or (
             self.prefill_samples >= ENOUGH_SAMPLES and not self.decode_samples
         )
+
+
+NO_RATES = Rates()
+"""Of an offer that nobody has measured."""
+
+
+def _with(sums: _Sums, *, x: float, y: float) -> _Sums:
+    """The sums after one more sample."""
+    weight, sx, sxx, sy, sxy = [MEMORY * value for value in sums]
+    return weight + 1.0, sx + x, sxx + x * x, sy + y, sxy + x * y
 
 
 def _fit(sums: _Sums, believed: float) -> tuple[float, float]:
@@ -180,9 +196,3 @@ def _rate(tokens: int | None, seconds: float | None) -> float | None:
     rate = tokens / seconds
     # Beyond these it is nonsense, or a lie that would make every comparison nonsense.
     return rate if MIN_RATE <= rate <= MAX_RATE else None
-
-
-def _average(before: float | None, sample: float | None) -> float | None:
-    if sample is None or before is None:
-        return sample if sample is not None else before
-    return before + WEIGHT * (sample - before)

@@ -10,9 +10,8 @@ import attrs
 from ..capability import Capability, Lane, Load, ModelOffer, PeerId
 from ._belief import Belief
 from ._breaker import CLOSED, Breaker
-from ._rates import Rates
+from ._rates import NO_RATES, Rates
 
-_NO_RATES = Rates()
 _NO_MODELS: Mapping[str, Rates] = MappingProxyType({})
 _NO_BREAKERS: Mapping[str | None, Breaker] = MappingProxyType({})
 
@@ -167,7 +166,7 @@ class PeerRecord:
 
     def rates_of(self, key: str) -> Rates:
         """The measured speed of the offer with this key; empty if nothing was measured."""
-        return self.rates.get(key, _NO_RATES)
+        return self.rates.get(key, NO_RATES)
 
     def candidates(
         self,
@@ -311,7 +310,7 @@ class Candidate:
         load, lanes = lane.load, peer.lanes
         ours = lanes.get(lane.id, peer) if lanes else peer
         present = max(ours.in_flight, load.busy + load.queued + ours.sent_since_report)
-        rates = peer.rates.get(offer.key, _NO_RATES) if peer.rates else _NO_RATES
+        rates = peer.rates.get(offer.key, NO_RATES) if peer.rates else NO_RATES
         is_offered = offer is not NO_OFFER
         is_capped = (offer.max_output, lane.max_seconds, lane.max_priority) != (None, None, None)
         is_troubled = bool(peer.breakers or peer.fault_share or peer.engine_deaths)

@@ -19,7 +19,7 @@ import attrs
 from ..capability import Capability, Load, PeerId
 from ._faults import Faults, after_fault
 from ._known import KnownPeer
-from ._rates import Rates
+from ._rates import NO_RATES, Rates, Sample
 from ._record import PeerRecord
 
 # More listeners than anybody lets meet at one bootstrap; past it the table takes no new ones.
@@ -141,10 +141,8 @@ class PeerTable:
 
         What is said of a whole peer counts for its only lane; of several it tells nothing.
         """
-        peer = self._change(peer_id)
-        known = None if peer is None else peer.lane(lane)
-        if peer is not None and known is not None:
-            peer.response_reported(load, known.id)
+        if (peer := self._change(peer_id)) is not None:
+            peer.response_reported(load, lane)
 
     def round_trip(self, peer_id: PeerId, seconds: float) -> None:
         """Take one measured round trip."""
@@ -212,37 +210,39 @@ class PeerTable:
             peer.ended(_lane_id(peer, lane), offer)
 
     def succeeded(
-        self,
-        peer_id: PeerId,
-        offer: str,
-        *,
-        lane: str | None = None,
-        prefill_tokens: int | None = None,
-        prefill_seconds: float | None = None,
-        decode_tokens: int | None = None,
-        decode_seconds: float | None = None,
-        batch: float | None = None,
-        now: float = 0.0,
+        self, peer_id: PeerId, offer: str, sample: Sample, *, lane: str | None = None
     ) -> None:
         """Learn from an answer: its speed, and that the peer is well. Its breakers close.
 
-        *prefill_tokens* leave out the cached ones; *batch* is the mean number of requests it worked
-        on meanwhile, believed up to its number of slots.
+        Its batch is believed up to the number of slots of its lane.
         """
-        peer = self._change(peer_id)
-        if peer is None:
-            return
-        known = peer.lane(lane)
-        if batch is not None and known is not None:
-            batch = min(batch, float(known.load.slots))
-        learned = peer.rates.get(offer, Rates()).with_sample(
-            prefill_tokens=prefill_tokens,
-            prefill_seconds=prefill_seconds,
-            decode_tokens=decode_tokens,
-            decode_seconds=decode_seconds,
-            batch=batch,
-        )
-        peer.succeeded(known, offer, learned)
+        if (peer := self._change(peer_id)) is not None:
+            peer.succeeded(lane, offer, sample)
+
+    def answered(
+        self,
+        peer_id: PeerId,
+        key: str | None,
+        *,
+        offer: str,
+        lane: str,
+        session_number: int,
+        load: Load | None,
+        load_lane: str | None,
+        sample: Sample,
+    ) -> Rates:
+        """Take the whole answer to a request of ours: `reported`, `ended` and `succeeded` in one.
+
+        It tells the speed of *key*, or of nothing with `None`, and was asked of *offer* on *lane*;
+        *load* rides on it. Returns how fast *key* is taken to be after that.
+        """
+        if (peer := self._change(peer_id)) is None:
+            return NO_RATES
+        if load is not None:
+            peer.response_reported(load, load_lane)
+        if session_number == peer.session_number:
+            peer.ended(lane, offer)
+        return NO_RATES if key is None else peer.succeeded(lane, key, sample)
 
     def failed(
         self,

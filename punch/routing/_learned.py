@@ -22,6 +22,9 @@ MAX_WAITING = 4096
 # Chains kept so that one request is hashed once, not when it is routed, sent and answered.
 MAX_CHAINS = 256
 
+# Bytes that a character takes in UTF-8, at most.
+MAX_CHARACTER_BYTES = 4
+
 _KEY_BITS = 256
 _GENERATING = ("chat", "complete")
 
@@ -152,6 +155,8 @@ class LearnedState:
             if actual < GONE_SHARE * predicted.share:
                 self.prefixes.missed(candidate, predicted.lease)
         # The next turn of the conversation begins with all of it.
+        if request.size + MAX_CHARACTER_BYTES * len(text) < BLOCK_BYTES:
+            return
         chain, _ = self._chain(request)
         rest = _spelled(request, text)[len(chain) * BLOCK_BYTES :]
         whole = self.prefixes.chain(_seed(request), rest, after=chain)
@@ -176,7 +181,8 @@ class LearnedState:
 
     def _chain(self, request: CommandRequest) -> tuple[Chain, int]:
         """The hashes of its prompt, and its size in bytes; nothing for one without a prefix."""
-        if request.command not in _GENERATING:
+        # Where the texts fill no block, what a template writes around them is not worth a look.
+        if request.size < BLOCK_BYTES or request.command not in _GENERATING:
             return (), 0
         key = request.request_id, request.size
         found = self._chains.get(key)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punch.peers import Rates
+from punch.peers import Rates, Sample
 from punch.peers import _rates as limits
 
 
@@ -17,7 +17,7 @@ def learn(
     rates = rates or Rates()
     for factor, batch in samples:
         rates = rates.with_sample(
-            decode_tokens=100, decode_seconds=100 * factor / rate, batch=batch
+            Sample(decode_tokens=100, decode_seconds=100 * factor / rate, batch=batch)
         )
     return rates
 
@@ -28,7 +28,7 @@ def test_a_measurement_replaces_the_claim_after_three_answers() -> None:
     for _ in range(4):
         believed.append((rates.decode_or(99.0), rates.prefill_or(110.0)))
         rates = rates.with_sample(
-            prefill_tokens=100, prefill_seconds=1.0, decode_tokens=100, decode_seconds=10.0
+            Sample(prefill_tokens=100, prefill_seconds=1.0, decode_tokens=100, decode_seconds=10.0)
         )
     assert believed == [(99.0, 110.0), (20.0, 110.0), (20.0, 110.0), (10.0, 100.0)]
 
@@ -43,7 +43,7 @@ def test_the_average_of_prefill_moves_a_fifth_of_the_way() -> None:
     """About the last ten answers count."""
     rates = Rates()
     for seconds in (10.0, 5.0):
-        rates = rates.with_sample(prefill_tokens=100, prefill_seconds=seconds)
+        rates = rates.with_sample(Sample(prefill_tokens=100, prefill_seconds=seconds))
     assert rates.prefill == pytest.approx(12.0)
 
 
@@ -53,10 +53,12 @@ def test_the_rate_stays_within_its_samples(samples: list[float]) -> None:
     rates = Rates()
     for rate in samples:
         rates = rates.with_sample(
-            decode_tokens=100,
-            decode_seconds=100 / rate,
-            prefill_tokens=100,
-            prefill_seconds=100 / rate,
+            Sample(
+                decode_tokens=100,
+                decode_seconds=100 / rate,
+                prefill_tokens=100,
+                prefill_seconds=100 / rate,
+            )
         )
     for found in (rates.decode, rates.prefill):
         assert found is not None
@@ -138,7 +140,7 @@ def test_what_is_absent_or_too_short_is_no_sample(
 ) -> None:
     """Three tokens time the clock, not the model."""
     sampled = Rates().with_sample(
-        prefill_tokens=tokens, prefill_seconds=seconds, decode_tokens=4, decode_seconds=1.0
+        Sample(prefill_tokens=tokens, prefill_seconds=seconds, decode_tokens=4, decode_seconds=1.0)
     )
     assert (sampled.prefill, sampled.prefill_samples) == (None, 0)
     assert (sampled.decode, sampled.decode_samples) == (4.0, 1)
@@ -148,5 +150,5 @@ def test_no_timing_makes_a_rate_that_is_no_number() -> None:
     """An answer of 2**53 tokens in no time at all is not believed, now or later."""
     rates = Rates()
     for seconds in (1e-300, 1.0, 1e-300):
-        rates = rates.with_sample(decode_tokens=2**53, decode_seconds=seconds)
+        rates = rates.with_sample(Sample(decode_tokens=2**53, decode_seconds=seconds))
     assert rates == Rates()

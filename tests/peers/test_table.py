@@ -16,6 +16,7 @@ from punch.peers import (
     PeerRecord,
     PeerTable,
     Rates,
+    Sample,
     _faults,
     _known,
 )
@@ -69,10 +70,12 @@ def answer(table: PeerTable, *, decode: float = 10.0, prefill: float = 100.0) ->
     table.succeeded(
         A,
         "m",
-        prefill_tokens=100,
-        prefill_seconds=100 / prefill,
-        decode_tokens=100,
-        decode_seconds=100 / decode,
+        Sample(
+            prefill_tokens=100,
+            prefill_seconds=100 / prefill,
+            decode_tokens=100,
+            decode_seconds=100 / decode,
+        ),
     )
 
 
@@ -86,7 +89,7 @@ def test_an_unknown_peer_is_unknown() -> None:
     table.round_trip(A, 0.1)
     table.sent(A, prompt_tokens=1)
     table.ended(A)
-    table.succeeded(A, "m")
+    table.succeeded(A, "m", Sample())
     table.failed(A, now=0.0)
     table.lost(A, now=0.0)
     assert (table.get(A), table.snapshot(), len(table)) == (None, (), 0)
@@ -214,7 +217,7 @@ def test_the_speed_of_so_many_models_is_remembered(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(_known, "MAX_OFFERS", 2)
     table = table_of()
     for model in ("m1", "m2", "m3", "m1"):
-        table.succeeded(A, model, decode_tokens=10, decode_seconds=1.0)
+        table.succeeded(A, model, Sample(decode_tokens=10, decode_seconds=1.0))
     assert {m: r.decode_samples for m, r in record(table).rates.items()} == {"m1": 2, "m2": 1}
 
 
@@ -506,7 +509,7 @@ def test_no_timing_makes_a_rate_that_is_no_number() -> None:
     """An answer of 2**53 tokens in no time at all is not believed, now or later."""
     table = table_of()
     for seconds in (1e-300, 1.0, 1e-300):
-        table.succeeded(A, "m", decode_tokens=2**53, decode_seconds=seconds)
+        table.succeeded(A, "m", Sample(decode_tokens=2**53, decode_seconds=seconds))
     assert record(table).rates_of("m").decode is None
 
 
@@ -714,7 +717,7 @@ def test_speed_and_faults_are_those_of_an_offer() -> None:
     """The same model on two lanes is two offers; a connection that broke is of the peer."""
     table = PeerTable()
     tell(table)
-    table.succeeded(A, "one/m", lane="one", decode_tokens=100, decode_seconds=1.0)
+    table.succeeded(A, "one/m", Sample(decode_tokens=100, decode_seconds=1.0), lane="one")
     table.failed(A, offer="two/m", now=100.0)
     found = of_lanes(table)
     assert (found["one"].rates.decode, found["two"].rates.decode) == (100.0, None)

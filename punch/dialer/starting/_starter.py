@@ -9,7 +9,7 @@ import trio
 from ..._logs import get_logger
 from ...capability import PeerId
 from ...exceptions import PunchError
-from ...peers import ENOUGH_SAMPLES, PeerRecord, PeerTable
+from ...peers import ENOUGH_SAMPLES, PeerRecord, PeerTable, Sample
 from ...routing import Startable, StartableOffer, Starts
 from ...routing.starts import MAX_STARTABLE, patience_of, records_of, running
 
@@ -98,15 +98,14 @@ class Starter:
         Those that waited for it are more than a peer is trusted with that only claims.
         """
         prefill, decode = offer.offer.prefill_rate, offer.offer.decode_rate
+        sample = Sample(
+            prefill_tokens=PREDICTED_TOKENS if prefill else None,
+            prefill_seconds=PREDICTED_TOKENS / prefill if prefill else None,
+            decode_tokens=PREDICTED_TOKENS if decode else None,
+            decode_seconds=PREDICTED_TOKENS / decode if decode else None,
+        )
         for _ in range(ENOUGH_SAMPLES):
-            self._table.succeeded(
-                offer.peer_id,
-                key,
-                prefill_tokens=PREDICTED_TOKENS if prefill else None,
-                prefill_seconds=PREDICTED_TOKENS / prefill if prefill else None,
-                decode_tokens=PREDICTED_TOKENS if decode else None,
-                decode_seconds=PREDICTED_TOKENS / decode if decode else None,
-            )
+            self._table.succeeded(offer.peer_id, key, sample)
 
     def _rtt(self, peer_id: PeerId) -> float | None:
         peer = self._table.get(peer_id)
