@@ -221,7 +221,13 @@ class Dropped:
     """Number of missing lines."""
 
 
-_RECORD_FIELDS = tuple(field.name for field in attrs.fields(PeerRecord) if field.init)
+# What was learned of a peer goes by the key of an offer, or by `None` for all of it: every mapping
+# of a record but that of its lanes.
+_LEARNED = tuple(
+    field.name
+    for field in attrs.fields(PeerRecord)
+    if field.init and field.name != "lanes" and str(field.type).startswith("Mapping[")
+)
 
 Entry = Decided | Attempted | Ended | Dropped
 
@@ -393,15 +399,12 @@ def _trimmed(peer: PeerRecord, wanted: Sequence[ModelOffer]) -> PeerRecord:
         claim = attrs.evolve(claim, models=offers)
     if len(claim.gpus) > MAX_GPUS:
         claim = attrs.evolve(claim, gpus=claim.gpus[:MAX_GPUS])
-    # What was learned of models that are not written down is left out with them: every mapping
-    # of a record but that of its lanes goes by the key of an offer, or by `None` for all of it.
+    # What was learned of models that are not written down is left out with them.
     names = {None, *(offer.key for offer in claim.models)}
     learned: dict[str, Any] = {
         name: {model: value for model, value in mapping.items() if model in names}
-        for name in _RECORD_FIELDS
-        if name != "lanes"
-        and isinstance(mapping := getattr(peer, name), Mapping)
-        and not mapping.keys() <= names
+        for name in _LEARNED
+        if not (mapping := getattr(peer, name)).keys() <= names
     }
     if claim is peer.capability and not learned:
         return peer

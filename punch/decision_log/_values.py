@@ -35,44 +35,55 @@ def to_plain(value: Any) -> Any:
 
     A field that has its default is left out, which makes a line several times shorter.
     """
-    # To mypy a class is not surely hashable.
-    kind: Any = type(value)
-    if kind in _PLAIN or isinstance(value, str | int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    # Before what a type can do, which is slow to find out.
-    fields = _defaults(kind)
-    if fields is not None:
-        return {
-            name: item if type(item) in _PLAIN else to_plain(item)
-            for name, default in fields
-            if (item := getattr(value, name)) != default or type(item) is not type(default)
-        }
-    if isinstance(value, Mapping):
-        return {_NOBODY if key is None else str(key): to_plain(item) for key, item in value.items()}
-    if isinstance(value, frozenset | set):
-        return sorted(to_plain(item) for item in value)
-    assert isinstance(value, Sequence), f"{kind} has no plain form"
-    return [to_plain(item) for item in value]
+    return _writer(type(value))(value)
 
 
 @cache
-def _defaults(kind: Any) -> tuple[tuple[str, Any], ...] | None:
-    """The fields of an attrs class, each with its default; not those it works out itself.
+def _writer(kind: Any) -> Callable[[Any], Any]:
+    """A function that makes plain data of values of *kind*: to find out what it is, is slow."""
+    if issubclass(kind, str | int | None):
+        return lambda value: value
+    if issubclass(kind, float):
+        return _finite
+    if attrs.has(kind):
+        return _attrs_writer(kind)
+    if issubclass(kind, Mapping):
+        return _dictionary
+    if issubclass(kind, frozenset | set):
+        return lambda value: sorted(to_plain(item) for item in value)
+    assert issubclass(kind, Sequence), f"{kind} has no plain form"
+    return lambda value: [to_plain(item) for item in value]
 
-    `None` for a class of another kind.
-    """
-    if not attrs.has(kind):
-        return None
-    found = []
-    for field in _given_fields(kind):
-        default = field.default
-        if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # a class, says attrs
-            # A default that depends on other fields cannot be left out.
-            default = attrs.NOTHING if default.takes_self else default.factory()
-        found.append((field.name, default))
-    return tuple(found)
+
+def _finite(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
+
+
+def _dictionary(value: Mapping[Any, Any]) -> dict[str, Any]:
+    return {_NOBODY if key is None else str(key): to_plain(item) for key, item in value.items()}
+
+
+def _attrs_writer(kind: type[Any]) -> Callable[[Any], dict[str, Any]]:
+    fields = [(field.name, _default(field)) for field in _given_fields(kind)]
+
+    def write(value: Any) -> dict[str, Any]:
+        # Most fields have their default, and most of these the very object.
+        return {
+            name: item if (its := type(item)) in _PLAIN else _writer(its)(item)
+            for name, default in fields
+            if (item := getattr(value, name)) is not default
+            and (item != default or type(item) is not type(default))
+        }
+
+    return write
+
+
+def _default(field: Any) -> Any:
+    """The value that the field has if none is given; `attrs.NOTHING` if that depends on others."""
+    default = field.default
+    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # a class, says attrs
+        return attrs.NOTHING if default.takes_self else default.factory()
+    return default
 
 
 def _given_fields(kind: Any) -> list[Any]:
