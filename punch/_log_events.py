@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import trio
 
+from ._logs import said_in
 from .events import Bus, Logged
 
 # Lines that wait for trio, which takes them at once unless it is very busy.
@@ -19,9 +21,6 @@ WAITING_LINES = 500
 # What one line may hold; longer values are cut.
 MOST_FIELDS = 24
 LONGEST_VALUE = 300
-
-# What structlog adds to its events and a record has anyway.
-_KNOWN = frozenset({"event", "level", "logger", "timestamp", "exc_info", "stack_info"})
 
 
 class LogPublisher(logging.Handler):
@@ -75,23 +74,17 @@ def line_of(record: logging.LogRecord) -> dict[str, Any]:
 
     Of an exception only its kind is told: its text may repeat what a caller asked.
     """
-    # structlog hands over its event as it is, as `punch._logs` has configured it.
-    said = record.msg if isinstance(record.msg, Mapping) else {"event": record.getMessage()}
-    fields = {
-        str(name): _text(value)
-        for name, value in list(said.items())[: MOST_FIELDS + len(_KNOWN)]
-        if name not in _KNOWN
-    }
-    problem = record.exc_info or said.get("exc_info")
-    kind = _kind_of(problem)
-    if kind is not None:
-        fields["exception"] = kind
+    said = said_in(record)
+    event, problem = said.pop("event", ""), said.pop("exc_info", None)
+    if problem is not None and (kind := _kind_of(problem)) is not None:
+        said = {"exception": kind} | said
+    fields = {str(name): _text(value) for name, value in islice(said.items(), MOST_FIELDS)}
     return {
         "time": round(record.created, 3),
         "level": record.levelname.lower(),
         "logger": record.name[:LONGEST_VALUE],
-        "event": _text(said.get("event", "")),
-        "fields": dict(list(fields.items())[:MOST_FIELDS]),
+        "event": _text(event),
+        "fields": fields,
     }
 
 

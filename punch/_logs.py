@@ -8,7 +8,8 @@ until it configures logging, as `punch.cli` does.
 from __future__ import annotations
 
 import logging
-from typing import cast
+import sys
+from typing import Any, cast
 
 import structlog
 
@@ -19,15 +20,38 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
         "structlog.stdlib.BoundLogger",
         structlog.wrap_logger(
             logging.getLogger(name),
-            processors=[
-                structlog.stdlib.filter_by_level,
-                structlog.stdlib.add_log_level,
-                structlog.stdlib.add_logger_name,
-                structlog.processors.TimeStamper(fmt="iso", utc=True),
-                structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-            ],
+            # What a line is besides its words, such as its moment, the record of it has.
+            processors=[structlog.stdlib.filter_by_level, _as_message],
             wrapper_class=structlog.stdlib.BoundLogger,
             # Nothing of it is configured elsewhere, so that it need not be put together each time.
             cache_logger_on_first_use=True,
         ),
     )
+
+
+def _as_message(
+    logger: object, method: str, event: structlog.typing.EventDict
+) -> tuple[tuple[object, ...], dict[str, Any]]:
+    """Hand the line to the standard library as it is; `said_in` reads it there."""
+    del logger, method
+    return (event,), {}
+
+
+def record_of(name: str, level: int, said: dict[str, Any]) -> logging.LogRecord:
+    """A line of the logger *name*, for many lines: without where in the code it was made.
+
+    To find that out takes longer than the line does otherwise.
+    """
+    return logging.LogRecord(name, level, "", 0, said, None, None)
+
+
+def said_in(record: logging.LogRecord) -> dict[str, Any]:
+    """What a line says: its ``event``, its fields, and ``exc_info`` if it is about an exception."""
+    # Our loggers hand over what was said as it is, and all others a text.
+    said = dict(record.msg) if isinstance(record.msg, dict) else {"event": record.getMessage()}
+    if record.exc_info:
+        said["exc_info"] = record.exc_info
+    elif said.get("exc_info") is True:
+        # The exception that is being handled: handlers are called where the line is written.
+        said["exc_info"] = sys.exc_info()
+    return said

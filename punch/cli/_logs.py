@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
+from datetime import UTC, datetime
 
 import structlog
 
+from .._logs import said_in
 from ._output import plain
 
 
@@ -30,33 +32,27 @@ def configure_logging(level: str, *, as_json: bool | None = None) -> None:
 
 def log_formatter(*, as_json: bool) -> logging.Formatter:
     """Makes lines of the log: JSON, or readable on a terminal."""
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer(ensure_ascii=False)
-        if as_json
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    )
-    return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[
-            structlog.stdlib.add_log_level,
-            structlog.stdlib.add_logger_name,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-        ],
-        processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            _make_plain,
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-    )
+    if as_json:
+        return _LineFormatter(structlog.processors.JSONRenderer(ensure_ascii=False))
+    return _LineFormatter(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()))
 
 
-def _make_plain(
-    logger: object, method: str, event: structlog.typing.EventDict
-) -> structlog.typing.EventDict:
-    """Take out of the event what a terminal would obey.
+class _LineFormatter(logging.Formatter):
+    """Spells a record with a renderer of structlog."""
 
-    Ours are constants, but a library puts a peer's words into its own, and `punch up` its news.
-    """
-    del logger, method
-    event["event"] = plain(str(event.get("event", "")))
-    return event
+    def __init__(self, render: structlog.typing.Processor) -> None:
+        super().__init__()
+        self._render = render
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line; on a terminal with the traceback of what it is about, if there is one."""
+        said: structlog.typing.EventDict = said_in(record)
+        # Ours are constants, but a library puts a peer's words into its own, and `punch up` its
+        # news: what a terminal would obey is taken out.
+        said["event"] = plain(str(said.get("event", "")))
+        said["level"], said["logger"] = record.levelname.lower(), record.name
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
+        said["timestamp"] = at.replace("+00:00", "Z")
+        if "exc_info" in said:
+            said = structlog.processors.format_exc_info(None, "", said)
+        return str(self._render(None, "", said))

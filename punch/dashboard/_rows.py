@@ -6,13 +6,14 @@ as `None`: the page says so, and shows nothing in its place.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..capability import Capability, Gpu, Lane, Load, ModelOffer
 from ..decision_log import Attempted, Decided, Ended, Entry
 from ..events import RequestRecord
 from ..peers import ENOUGH_SAMPLES, PeerRecord
-from ..wire import Segment, short_word
+from ..wire import FINISH_REASONS, Segment, short_word
 
 Row = dict[str, Any]
 
@@ -20,10 +21,6 @@ Row = dict[str, Any]
 MAX_MODELS = 16
 MAX_GPUS = 16
 MAX_LANES = 16
-
-# What ends an answer that is whole; any other end of a part made another peer continue. (Several
-# answers to one request are parts that each end so.)
-FINISHED = frozenset({"stop", "length", "tool_calls"})
 
 # A peer that was silent for less than this is merely between two adverts, which come each second.
 MIN_SILENCE_SECONDS = 3.0
@@ -174,13 +171,21 @@ def request_row(record: RequestRecord, *, serial: int, ahead: float) -> Row:
         "waits": _waits(record),
         "decisions": len(record.decisions),
         "failed": len(record.attempts),
-        "continued": sum(s.reason not in FINISHED for s in record.segments[:-1]),
+        "continued": _continued(record.segments),
         "segments": [segment_row(segment) for segment in record.segments],
         "prompt_tokens": usage.prompt_tokens,
         "cached_tokens": usage.cached_tokens,
         "tokens": tokens_of(record),
         "counted": usage.completion_tokens is not None,
     }
+
+
+def _continued(segments: Sequence[Segment]) -> int:
+    """How often another peer continued: after any end but one that makes an answer whole.
+
+    Several answers to one request are parts that each end so.
+    """
+    return sum(segment.reason not in FINISH_REASONS for segment in segments[:-1])
 
 
 def tokens_of(record: RequestRecord) -> int:

@@ -35,7 +35,9 @@ def to_plain(value: Any) -> Any:
 
     A field that has its default is left out, which makes a line several times shorter.
     """
-    return _writer(type(value))(value)
+    # To mypy a class is not surely hashable.
+    kind: Any = type(value)
+    return _writer(kind)(value)
 
 
 @cache
@@ -69,7 +71,7 @@ def _attrs_writer(kind: type[Any]) -> Callable[[Any], dict[str, Any]]:
     def write(value: Any) -> dict[str, Any]:
         # Most fields have their default, and most of these the very object.
         return {
-            name: item if (its := type(item)) in _PLAIN else _writer(its)(item)
+            name: item if type(item) in _PLAIN else to_plain(item)
             for name, default in fields
             if (item := getattr(value, name)) is not default
             and (item != default or type(item) is not type(default))

@@ -12,7 +12,7 @@ from ..events import Answered, Attempted, Decided
 from ..exceptions import PeerTimeout, PeerUnreachable, PunchError
 from ..peers import Candidate
 from ..routing import Decision, Reason
-from ..wire import CommandRequest, CommandResponse, Segment, scrubbed
+from ..wire import FINISH_REASONS, CommandRequest, CommandResponse, Segment, scrubbed
 from ._attempt import Attempt
 from ._delivered import Delivered
 from ._dispatch import Dispatch
@@ -162,6 +162,8 @@ class RequestLog:
         return None if door is None else door.machine(self._pool.peer_id)
 
     def _lean(self, segment: Segment) -> Segment:
+        if segment.reason in FINISH_REASONS:
+            return segment
         reason = self._scrubbed(segment.reason)
         return segment if reason == segment.reason else attrs.evolve(segment, reason=reason)
 

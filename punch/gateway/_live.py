@@ -19,7 +19,8 @@ from ..events import (
     RequestRefused,
     RequestStarted,
 )
-from ..wire import CommandResponse, Progress, Provenance, Usage, mark_of
+from ..routing import Decision, FailedAttempt
+from ..wire import CommandResponse, Progress, Provenance, Segment, Usage, mark_of
 from ._errors import dialect_of
 from ._headers import as_many_as_fit, header_value, in_short, usage_of, where_from
 from .keys._charging import believed_prompt, cost_of
@@ -108,8 +109,10 @@ class RequestAccount:
     def received(self, answer: Answer) -> None:
         """Count what is there of *answer*; publish the first text, and a peer that takes over."""
         record = self.record
-        answers = (answer,) if self._is_single else self.answers.values()
-        record.tokens = sum(each.tokens for each in answers)
+        if self._is_single:
+            record.tokens = answer.tokens
+        else:
+            record.tokens = sum(each.tokens for each in self.answers.values())
         if record.first_text_at is None:
             record.first_text_at = trio.current_time()
         elif answer.peer_id == record.peer_id or not self._is_single:
@@ -125,14 +128,18 @@ class RequestAccount:
 
     def refresh(self) -> None:
         """Bring the record up to date with the answers."""
-        record, answers = self.record, list(self.answers.values())
-        record.decisions = tuple(d for answer in answers for d in answer.decisions)
-        record.attempts = tuple(a for answer in answers for a in answer.attempts)
-        record.segments = tuple(s for answer in answers for s in answer.segments)
-        for answer in answers:
+        record = self.record
+        decisions: tuple[Decision, ...] = ()
+        attempts: tuple[FailedAttempt, ...] = ()
+        segments: tuple[Segment, ...] = ()
+        for answer in self.answers.values():
+            decisions += answer.decisions
+            attempts += answer.attempts
+            segments += answer.segments
             record.progress = answer.progress or record.progress
             record.peer_id = answer.peer_id or record.peer_id
             record.provenance = answer.provenance or record.provenance
+        record.decisions, record.attempts, record.segments = decisions, attempts, segments
 
     def close(self) -> None:
         """Bring the record up to date for the last time, with the tokens of all answers."""
@@ -159,27 +166,27 @@ class RequestAccount:
         """The ``X-`` headers; *streamed*: they leave before it is known which peers take part."""
         self.refresh()
         record = self.record
-        found = {"x-request-id": record.request_id}
+        found = {b"x-request-id": record.request_id}
         if dialect_of(record.endpoint) == "anthropic":
-            found["request-id"] = record.request_id
+            found[b"request-id"] = record.request_id
         if record.peer_id is not None:
-            found["x-punch-peer"] = record.peer_id
+            found[b"x-punch-peer"] = record.peer_id
         if record.decisions:
-            found["x-punch-decision"] = in_short(record.decisions[-1])
+            found[b"x-punch-decision"] = in_short(record.decisions[-1])
         elif self.responses:
-            found["x-punch-decision"] = "replayed"
+            found[b"x-punch-decision"] = "replayed"
         # Headers often leave before the peer has said where its answer comes from. Then its claim
         # stands here: the answer must say the same later.
         provenance = record.provenance or self._expected()
         if provenance is not None:
-            found["x-punch-provenance"] = where_from(provenance)
+            found[b"x-punch-provenance"] = where_from(provenance)
             if provenance.model not in (None, record.said):
-                found["x-punch-model"] = provenance.model
+                found[b"x-punch-model"] = provenance.model
         if record.taken:
-            found["x-punch-taken"] = as_many_as_fit(record.taken)
+            found[b"x-punch-taken"] = as_many_as_fit(record.taken)
         if self.responses and not streamed:
-            found["x-punch-segments"] = str(len(record.segments))
-        return [(name.encode(), header_value(value)) for name, value in found.items()]
+            found[b"x-punch-segments"] = str(len(record.segments))
+        return [(name, header_value(value)) for name, value in found.items()]
 
     def _expected(self) -> Provenance | None:
         """Where the answer will come from, as its peer claims: it must say the same later."""

@@ -3,7 +3,7 @@
 No I/O: bytes come in and go out as arguments. Who may be a peer is decided by `punch.access`.
 """
 
-from ._belief import believed, reasoning_within, with_calls_asked_for
+from ._belief import FINISH_REASONS, believed, reasoning_within, with_calls_asked_for
 from ._codec import (
     Encoded,
     decode,
@@ -248,6 +248,7 @@ __all__ = [
     "scrubbed",
     "quoted",
     "believed",
+    "FINISH_REASONS",
     "reasoning_within",
     "with_calls_asked_for",
     "bounded",

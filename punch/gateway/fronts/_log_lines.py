@@ -11,6 +11,7 @@ from typing import Any
 
 import trio
 
+from ..._logs import record_of, said_in
 from ._link import Link
 from ._messages import Line, Lines
 
@@ -53,12 +54,8 @@ class LogLines(logging.Handler):
 
 def _line_of(record: logging.LogRecord) -> Line:
     """*record* as plain values, and its traceback as text."""
-    said = record.msg
-    # structlog hands over its event as it is, as `punch._logs` has configured it.
-    fields = dict(said) if isinstance(said, dict) else {}
-    problem = record.exc_info or fields.pop("exc_info", None)
-    if problem is True:
-        problem = None
+    fields = said_in(record)
+    problem = fields.pop("exc_info", None)
     if isinstance(problem, BaseException):
         problem = (type(problem), problem, problem.__traceback__)
     kind = trace = None
@@ -68,9 +65,7 @@ def _line_of(record: logging.LogRecord) -> Line:
         logger=record.name,
         level=record.levelno,
         created=record.created,
-        text=None if isinstance(said, dict) else record.getMessage(),
         fields={str(name): _plain(value) for name, value in fields.items()},
-        method=getattr(record, "_name", None),
         kind=kind,
         trace=trace,
     )
@@ -111,14 +106,7 @@ def write_lines(lines: Lines) -> None:
 def _record_of(line: Line) -> logging.LogRecord:
     # Its kind is all that a page is told of a fault, and so it needs to be one again.
     fault = None if line.kind is None else type(line.kind, (Exception,), {})(line.trace)
-    record = logging.makeLogRecord(
-        {"name": line.logger, "levelno": line.level, "created": line.created}
-    )
-    record.levelname = logging.getLevelName(line.level)
-    if line.text is not None:
-        record.msg = line.text
-        record.exc_info = None if fault is None else (type(fault), fault, None)
-        return record
     said = {**line.fields} if fault is None else {**line.fields, "exc_info": fault}
-    record.__dict__ |= {"msg": said, "_logger": None, "_name": line.method}
+    record = record_of(line.logger, line.level, said)
+    record.created = line.created
     return record

@@ -79,14 +79,8 @@ class Line:
     created: float
     """When, in seconds since 1970."""
 
-    text: str | None
-    """The words of a library's line; `None` for one of ours."""
-
     fields: Mapping[str, Any]
-    """Of one of ours, by name: plain values."""
-
-    method: str | None
-    """With which method one of ours was logged."""
+    """What it says: its ``event`` and what else it has, by name, as plain values."""
 
     kind: str | None = None
     """The class of the fault that it is about."""

@@ -6,18 +6,19 @@ takes no other line. It has no text of a prompt or an answer.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from ..._logs import get_logger
+from ..._logs import get_logger, record_of
 from ..._subscribers import open_subscriber
 from ...events import Bus, Event, RequestEnded, RequestRecord, RequestRefused
 from ...wire import short_word
 
 log = get_logger(__name__)
-
+_requests = logging.getLogger(__name__)
 
 # Seconds between two warnings of requests with no valid key: a guesser sends many.
 WARNING_SECONDS = 60.0
@@ -35,7 +36,9 @@ class CanonicalLog:
     def hear(self, event: Event) -> None:
         """Write a request's line, or warn of requests with no valid key once in a while."""
         if isinstance(event, RequestEnded):
-            log.info("request", **fields_of(event.request))
+            if _requests.isEnabledFor(logging.INFO):
+                said = fields_of(event.request) | {"event": "request"}
+                _requests.handle(record_of(__name__, logging.INFO, said))
         elif isinstance(event, RequestRefused) and event.status == 401:
             self._strangers += 1
             if event.at - self._warned_at >= WARNING_SECONDS:
