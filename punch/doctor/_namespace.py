@@ -172,10 +172,11 @@ _DIAL_REMEDIES = {
     "no_peer": "another program has that port: give the port of a bootstrap, 51820 unless said",
     "other_peer": "the address names an identity that is not there: leave `/p2p/...` out, or give "
     "the one of today",
-    "no_protocol": "a listener is there and no bootstrap: give the port of one, 51820 unless said",
 }
 
 _CODE_REMEDIES = {
+    "network": "a listener is there and no bootstrap, or one that hangs: give the port of a "
+    "bootstrap, 51820 unless said",
     "identity_changed": "if its key was lost or it was installed anew, take its line out of "
     "known_peers in the data folder; else somebody else is there",
     "bootstrap_full": "end what is not needed there, or raise its limits: `punch bootstrap --help`",
@@ -198,7 +199,7 @@ def judge_meeting(facts: MeetingFacts) -> list[Finding]:
         found.append(wrong("meeting points", *_trouble_at(place, point)))
     for other in facts.others:
         # One that has found nobody has no trouble of its own.
-        remedy = _CODE_REMEDIES.get(other.code or "")
+        remedy = None if other.code == "network" else _CODE_REMEDIES.get(other.code or "")
         if not other.works and remedy is not None:
             source, words = Private("name", other.name), Private("words", other.words)
             said = text(f"{{}} ({other.code}): {{}}", source, words)

@@ -29,7 +29,7 @@ def judge_settings(faults: tuple[SettingFault, ...]) -> list[Finding]:
         words = Private("words", each.words)
         if each.name is None:
             remedy = text("mend it at the place that is named; `punch settings path` has the file")
-            found.append(wrong("settings", text("the settings file: {}", words), remedy))
+            found.append(wrong("settings", text("{}", words), remedy))
         else:
             remedy = text(f"`punch settings set {each.name} VALUE`, or unset it there")
             if each.variable is not None:

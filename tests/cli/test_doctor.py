@@ -118,7 +118,17 @@ async def test_facts_that_cannot_be_had_are_wrong_with_the_reason() -> None:
         ("meeting points", "wrong"),
         ("hello", "unknown"),
     ]
-    assert str(found[0].said) == "the grant is damaged: restore it"
+    assert str(found[0].said) == "(configuration) the grant is damaged: restore it"
+
+
+async def test_one_cause_is_told_once() -> None:
+    """Of two checks that it is in the way of, the second names the first."""
+    damaged = ConfigurationError("the grant is damaged: restore it")
+    found = await examine([examination(damaged, "grant"), examination(damaged, "name", "hello")])
+    assert [(each.check, each.state, str(each.said)) for each in found[1:]] == [
+        ("name", "unknown", "not known without the grant"),
+        ("hello", "unknown", "not known without the grant"),
+    ]
 
 
 # ---- facts of peers ----

@@ -116,8 +116,9 @@ def test_each_meeting_point_is_judged_by_itself() -> None:
         (None, "identity_changed", "known_peers"),
         (None, "bootstrap_full", "limits"),
         (None, "not_permitted", "members"),
-        (None, "network", "log"),
-        ("a word of tomorrow", None, "log"),
+        (None, "network", "a listener is there"),
+        (None, None, "log"),
+        ("a word of tomorrow", "another", "log"),
     ],
 )
 def test_every_trouble_at_a_meeting_point_has_its_remedy(

@@ -7,42 +7,27 @@ import os
 import platform
 import shutil
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
-import trio
 
 from ..._version import __version__
-from ...admin import call
 from ...doctor import (
     Disguise,
-    EngineFacts,
     Finding,
     Report,
-    judge_clock,
     judge_disk,
-    judge_engines,
-    judge_firewall,
-    judge_gpus,
-    judge_grant,
-    judge_hello,
-    judge_interfaces,
-    judge_meeting,
-    judge_minors,
-    judge_models,
-    judge_name,
     judge_paths,
     judge_ports,
     judge_settings,
     report_of,
 )
-from ...exceptions import ConfigurationError, PunchError
+from ...exceptions import ConfigurationError
 from ...settings import (
     DIALER_IDENTITY,
     LOG_LEVEL,
@@ -63,21 +48,11 @@ from .._logs import configure_logging
 from .._namespace import place_of
 from .._output import plain
 from .._run import run_supervised, with_words
-from .._shared import lan_of, meets_here
-from ..running._asking import admin_folder
+from .._shared import bootstraps
 from ..up import UpSettings
-from ._examine import Examination, examine
-from ._facts import (
-    clock_facts,
-    grant_facts,
-    name_facts,
-    offer_facts,
-    own_listener,
-    peer_fact,
-)
-from ._machine_facts import measure_folders, measure_gpus, measure_interfaces, measure_ports
-from ._programs import try_programs
-from ._seen import lanes_that_rest, look_around, models_on_cpu, models_to_load
+from ._examine import Examination, cannot_be_had, examine
+from ._looks import NAMESPACE_SECONDS, OF_NAMESPACE, of_engines, of_machine, of_namespace, off
+from ._machine_facts import measure_folders, measure_ports
 from ._set import Surroundings, read_surroundings
 
 ABOUT = """\
@@ -101,19 +76,8 @@ NAMES = setting(
     help="leave names, addresses, paths and what errors said in the bundle; keys never are",
 )
 
-# A look at this machine takes a tenth of a second, unless a disk or a driver hangs.
-MACHINE_SECONDS = 6.0
-
-# A look at the namespace, and then a token of each model that runs here, or of two programs.
-NAMESPACE_SECONDS = 90.0
-
-# `punch up` answers in milliseconds.
-STATUS_SECONDS = 3.0
-
 USUAL_COLUMNS = 100
 _LIBRARIES = ("trio", "libp2p", "msgpack")
-
-T = TypeVar("T")
 
 
 @attrs.frozen(kw_only=True)
@@ -165,94 +129,29 @@ async def examined(settings: DoctorSettings, around: Surroundings) -> Report:
       around: What is set for the programs of this machine.
 
     """
-    up = around.load(UpSettings, {})
-    network = settings.network
+    up, network = around.load(UpSettings, {}), settings.network
     found = [*judge_settings(around.faults), *judge_paths()]
 
     async def ports() -> list[Finding]:
-        return judge_ports(await _off(partial(measure_ports, up)))
+        return judge_ports(await off(partial(measure_ports, up)))
 
     async def disk() -> list[Finding]:
-        return judge_disk(await _off(measure_folders))
+        return judge_disk(await off(measure_folders))
 
-    async def interfaces() -> list[Finding]:
-        is_closed = place_of(network).home is not None
-        measure = partial(
-            measure_interfaces,
-            meets_elsewhere=is_closed or not meets_here(network),
-            uses_lan=lan_of(network, is_closed=is_closed) is not None,
+    examinations = [of_machine("ports", ports), of_machine("disk", disk)]
+    try:
+        bootstraps(network)
+        place = place_of(network)
+    except ConfigurationError as error:
+        # What is set says no namespace: the machine is looked at all the same.
+        found += cannot_be_had(error, ("settings", *OF_NAMESPACE))
+        alone = partial(of_engines, (), (), up.listener.backend)
+        examinations.append(
+            Examination(checks=("GPU", "engines"), seconds=NAMESPACE_SECONDS, run=alone)
         )
-        return judge_interfaces(await _off(measure))
-
-    async def grant() -> list[Finding]:
-        home = place_of(network).home
-        return judge_grant(None if home is None else await _off(partial(grant_facts, home)))
-
-    async def namespace() -> list[Finding]:
-        return await _of_namespace(settings, up)
-
-    def of_machine(check: str, run: Callable[[], Any]) -> Examination:
-        return Examination(checks=(check,), seconds=MACHINE_SECONDS, run=run)
-
-    seen = ("meeting points", "hello", "firewall", "minors", "models", "name", "clock", "GPU")
-    found += await examine(
-        (
-            of_machine("ports", ports),
-            of_machine("disk", disk),
-            of_machine("interfaces", interfaces),
-            of_machine("grant", grant),
-            Examination(checks=(*seen, "engines"), seconds=NAMESPACE_SECONDS, run=namespace),
-        )
-    )
-    return report_of(found, _about())
-
-
-async def _off(measure: Callable[[], T]) -> T:
-    """Measure what may block, such as a disk that hangs, where it holds up nobody."""
-    return await trio.to_thread.run_sync(measure, abandon_on_cancel=True)
-
-
-# ---- what is seen of the namespace ----
-
-
-async def _of_namespace(settings: DoctorSettings, up: UpSettings) -> list[Finding]:
-    network = settings.network
-    place = place_of(network)
-    status = await _status()
-    seen = await look_around(network, place, settings.identity)
-    elsewhere = place.home is not None or not meets_here(network)
-    simulates = any(lane.simulated for peer in seen.here for lane in peer.capability.lanes)
-    tries = seen.tries
-    if not tries and not simulates:
-        tries = await try_programs(up.listener.backend)
-    gpus = await _off(partial(measure_gpus, models_on_cpu(seen.here)))
-    engines = EngineFacts(
-        tries=tries,
-        lanes=lanes_that_rest(seen.here),
-        on_demand=models_to_load(seen.here),
-        simulates=simulates,
-    )
-    own = tuple(own_listener(peer, status) for peer in seen.here)
-    peers = tuple(peer_fact(peer, seen) for peer in seen.peers if peer.peer_id in seen.minors)
-    return [
-        *judge_meeting(seen.meeting),
-        *judge_hello(len(seen.peers), seen.unreached, is_met=seen.is_met),
-        *judge_firewall(own, elsewhere=elsewhere),
-        *judge_minors(peers, MINOR),
-        *judge_models(offer_facts(seen.peers)),
-        *judge_name(name_facts(place, seen, up)),
-        *judge_clock(clock_facts(place.home, seen.peers, time.time())),
-        *judge_gpus(gpus),
-        *judge_engines(engines),
-    ]
-
-
-async def _status() -> Mapping[str, Any]:
-    """What the `punch up` of this user says; nothing if none runs or it does not answer."""
-    said: Any = None
-    with trio.move_on_after(STATUS_SECONDS), suppress(PunchError):
-        said = await call(admin_folder(), "status")
-    return said if isinstance(said, dict) else {}
+    else:
+        examinations += of_namespace(network, place, up, settings.identity)
+    return report_of([*found, *await examine(examinations)], _about())
 
 
 # ---- the report ----

@@ -22,8 +22,14 @@ from ._seen import Seen
 
 
 def grant_facts(home: Home) -> GrantFacts:
-    """The grant of this machine, and whether it counts."""
+    """The grant of this machine, and whether it counts.
+
+    Raises:
+      ConfigurationError: if its files, or the machine's key, are damaged or gone.
+
+    """
     chain, now = home.chain(), time.time()
+    home.key()  # Without it the grant is of no use.
     verdict = read_removals(home).judge(home.machine, encode_chain(chain), now)
     grant = chain[-1].grant
     facts = GrantFacts(
