@@ -185,6 +185,7 @@ class Asking:
             reason=step.reason,
             predicted=predicted,
             asked_at=now,
+            deadline=deadline,
             patience=patience,
             session_number=dispatch.sent(request, decision, candidate, now=now),
             held_up=dispatch.prompts.held_up(

@@ -50,6 +50,7 @@ class Attempt:
       reason: Whether it is the first, or why there was a further one.
       predicted: How long it is expected to take.
       asked_at: When it was asked, in seconds of trio's clock.
+      deadline: Until when it may answer, by the same clock.
       patience: Seconds that it may be silent before its first text.
       session_number: The peer's session in the table, see `PeerTable.ended`.
       held_up: Tells for how many seconds its lane may have read prompts that came after it.
@@ -67,6 +68,7 @@ class Attempt:
         reason: Reason,
         predicted: Prediction,
         asked_at: float,
+        deadline: float,
         patience: float,
         session_number: int,
         held_up: Callable[[], float] = float,
@@ -101,7 +103,7 @@ class Attempt:
         self._held_up = held_up
         self.awaited = 0.0
         """Seconds in which there was nothing from it to read, and somebody who would have."""
-        self.deadline = asked_at + (call.request.timeout or math.inf)
+        self.deadline = deadline
         """Until when it may answer, in seconds of trio's clock."""
         limits = (request.sampling.max_tokens, candidate.offer.context_tokens, MAX_TOKENS)
         self._most_tokens = min(limit for limit in limits if limit is not None)

@@ -222,10 +222,19 @@ class Delivered:
         text, reasoning = self.text, self.reasoning or result.reasoning
         if result.text != text or result.reasoning != reasoning:
             result = attrs.evolve(result, text=text, reasoning=reasoning)
-        return attrs.evolve(
-            response,
+        # Each field by its name, which takes a third of the time of `attrs.evolve`.
+        return CommandResponse(
+            request_id=response.request_id,
+            status=response.status,
             result=result,
+            error=response.error,
+            executor=response.executor,
+            provenance=response.provenance,
             usage=usage,
+            timings=response.timings,
+            capability=response.capability,
+            load=response.load,
+            lane=response.lane,
             segments=tuple(self.segments),
             **story,
         )

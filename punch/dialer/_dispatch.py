@@ -8,7 +8,6 @@ from collections.abc import Callable, Hashable, Sequence
 from random import Random
 from typing import Any
 
-import attrs
 import trio
 
 from .._alarms import Alarms
@@ -38,7 +37,7 @@ from ..routing import (
 )
 from ..routing.names import Found, ModelNames
 from ..session import ClientCall
-from ..wire import CommandRequest, CommandResponse
+from ..wire import Addressed, CommandRequest, CommandResponse
 from ._hedging import Hedge
 from ._probing import Prober
 from .starting import Starter
@@ -280,8 +279,8 @@ class Dispatch:
         # A peer that names its offers knows the field, and serves the one that was chosen. Its
         # name for the model may be another than the caller's.
         model = None if request.model is None else candidate.offer.name
-        asked = attrs.evolve(request, timeout=timeout, offer=candidate.offer.id, model=model)
-        return session.ask(asked)
+        offer = candidate.offer.id
+        return session.ask(request, Addressed(request, timeout=timeout, offer=offer, model=model))
 
     # ---- what is learned ----
 

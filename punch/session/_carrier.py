@@ -31,6 +31,7 @@ from ..exceptions import (
 )
 from ..network import Stream
 from ..wire import (
+    Addressed,
     Advert,
     Cancel,
     Chunk,
@@ -199,8 +200,12 @@ class PeerSession:
                     await self._outbox.flush()
                 await self._stream.aclose()
 
-    def ask(self, request: CommandRequest) -> ClientCall:
+    def ask(self, request: CommandRequest, addressed: Addressed | None = None) -> ClientCall:
         """Send *request*.
+
+        Args:
+          request: What is asked.
+          addressed: The same as its peer is to be asked it, if that differs.
 
         Raises:
           PeerError: if the session has ended.
@@ -212,7 +217,7 @@ class PeerSession:
             raise self.ended
         _check_room(self._session, request.request_id, self.peer_id)
         try:
-            self._session.send(Request(request=request))
+            self._session.send(addressed or Request(request=request))
         except LocalProtocolError as error:
             raise PeerRefused(str(error), peer_id=self.peer_id) from None
         call = self._calls.asked[request.request_id] = ClientCall(self, request)

@@ -5,6 +5,7 @@ No I/O: bytes come in and go out as arguments. Who may be a peer is decided by `
 
 from ._belief import FINISH_REASONS, believed, reasoning_within, with_calls_asked_for
 from ._codec import (
+    Addressed,
     Encoded,
     decode,
     decode_map,
@@ -196,6 +197,7 @@ __all__ = [
     "MINOR",
     "FrameBuffer",
     "Encoded",
+    "Addressed",
     # maps of other rooms, and what may be in them
     "encode_map",
     "decode_map",

@@ -238,6 +238,11 @@ def encode(message: AnyMessage, *, max_frame: int = MAX_FRAME_BYTES, minor: int 
     speech = _SPEECHES[min(minor, MINOR)]
     body = speech.as_map(message)
     body["type"] = _TYPE_OF[type(message)]
+    return _frame(body, speech, max_frame)
+
+
+def _frame(body: dict[str, Any], speech: _Speech, max_frame: int) -> bytes:
+    """The frame of the message whose map is *body*; raises as `encode`."""
     try:
         packed = speech.pack(body)
     except UnicodeEncodeError as error:
@@ -272,6 +277,39 @@ class Encoded:
             # With the very words of a message that is encoded for one peer.
             encode(self.message, max_frame=max_frame, minor=minor)
         return frame
+
+
+class Addressed(Encoded):
+    """A request as one peer is asked: what its dialer fills in is spelled, and not copied first.
+
+    Args:
+      request: What the caller asked.
+      timeout: Seconds left until the caller gives up.
+      model: The peer's own name for the model; `None` for that in *request*.
+      offer: The id of the offer that was chosen; `None` for that in *request*.
+
+    """
+
+    def __init__(
+        self,
+        request: CommandRequest,
+        *,
+        timeout: float,
+        model: str | None = None,
+        offer: str | None = None,
+    ) -> None:
+        super().__init__(Request(request=request))
+        self._request = request
+        self._given = {"timeout": timeout, "model": model, "offer": offer}
+
+    def frame(self, *, max_frame: int = MAX_FRAME_BYTES, minor: int = MINOR) -> bytes:
+        """The frame of the request; raises as `encode`."""
+        speech = _SPEECHES[min(minor, MINOR)]
+        request = speech.as_map(self._request)
+        for name, value in self._given.items():
+            if value is not None and SINCE.get((CommandRequest, name), 0) <= minor:
+                request[name] = value
+        return _frame({"request": request, "type": _TYPE_OF[Request]}, speech, max_frame)
 
 
 class _Counter:

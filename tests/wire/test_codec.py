@@ -19,6 +19,7 @@ from punch.capability import Capability, Lane, Load, ModelOffer, PeerId
 from punch.exceptions import LocalProtocolError, RemoteProtocolError
 from punch.wire import (
     MAX_FRAME_BYTES,
+    Addressed,
     Advert,
     Cancel,
     ChatMessage,
@@ -58,6 +59,7 @@ from punch.wire import (
     encode_registration,
 )
 from punch.wire._codec import MAX_CONTAINERS, SINCE
+from punch.wire._schema import MINOR
 from punch.wire._session import MAX_GREETING_BYTES
 
 HEADER = 4
@@ -898,6 +900,26 @@ def test_what_goes_to_many_is_encoded_once_for_each_minor() -> None:
     assert many.frame(minor=0) is many.frame(minor=0) == encode(LANES, minor=0)
     with pytest.raises(LocalProtocolError, match="the peer takes at most 9"):
         many.frame(max_frame=9)
+
+
+@pytest.mark.parametrize("minor", range(MINOR + 1))
+def test_what_a_dialer_fills_in_travels_as_if_the_request_had_it(minor: int) -> None:
+    """To each minor version; minor 0 knows no offers."""
+    request = CommandRequest(request_id="r1", prompt="x", model="a", timeout=9.0, offer="o1")
+    filled = attrs.evolve(request, timeout=2.5, model="b", offer="o2")
+    addressed = Addressed(request, timeout=2.5, model="b", offer="o2")
+    expected = decode(encode(Request(request=filled), minor=minor)[HEADER:])
+    assert decode(addressed.frame(minor=minor)[HEADER:]) == expected
+    assert addressed.message == Request(request=request)
+
+
+def test_what_a_dialer_does_not_fill_in_stays_as_its_caller_said() -> None:
+    """All but the time that is left."""
+    request = CommandRequest(request_id="r1", prompt="x", model="a", offer="o1")
+    frame = Addressed(request, timeout=2.5).frame()
+    assert decode(frame[HEADER:]) == Request(request=attrs.evolve(request, timeout=2.5))
+    with pytest.raises(LocalProtocolError, match="the peer takes at most 9"):
+        Addressed(request, timeout=2.5).frame(max_frame=9)
 
 
 # ---- ours to get right ----
