@@ -1,4 +1,4 @@
-"""What a measurement found, as values, and the table they make."""
+"""What a measurement found, as values, and what they make of RESULTS.md: a section for each."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import importlib.metadata
 import os
 import platform
 import statistics
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import attrs
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
 
 LIBRARIES = ("libp2p", "trio", "msgpack", "httpx")
 
@@ -41,8 +44,38 @@ class Row:
     met: bool | None = None
     """Whether it was; `None` if nothing is demanded."""
 
+    missed_by: float = 0.0
+    """Share of a target's bound that is missing or too much; 0 for a target without a number."""
+
+    firm: bool = False
+    """Whether the issue is not done without it, however few others are missed."""
+
     why: str = ""
     """One sentence, for a target that is not met: what the profile shows."""
+
+    def at_most(
+        self, value: float, bound: float, show: Callable[[float], str], *, firm: bool = False
+    ) -> Row:
+        """The same, with the demand that *value* be no more than *bound*."""
+        return attrs.evolve(
+            self,
+            target=f"at most {show(bound)}",
+            met=value <= bound,
+            missed_by=max(0.0, value / bound - 1),
+            firm=firm,
+        )
+
+    def at_least(
+        self, value: float, bound: float, show: Callable[[float], str], *, firm: bool = False
+    ) -> Row:
+        """The same, with the demand that *value* be no less than *bound*."""
+        return attrs.evolve(
+            self,
+            target=f"at least {show(bound)}",
+            met=value >= bound,
+            missed_by=max(0.0, 1 - value / bound),
+            firm=firm,
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -57,6 +90,17 @@ class Report:
 
     notes: tuple[str, ...] = ()
     """How they were measured, and where the time went; a sentence each."""
+
+    details: str = ""
+    """What stands below the table, in Markdown: numbers of which nothing is demanded."""
+
+    missing: tuple[str, ...] = ()
+    """What could not be measured, or was left out; a sentence each."""
+
+    @property
+    def missed(self) -> list[Row]:
+        """The rows whose target was not met."""
+        return [row for row in self.rows if row.met is False]
 
 
 @attrs.frozen
@@ -86,6 +130,18 @@ class Section:
         """*document* with *ours* in the place of the section that was there."""
         before = self.kept(document)
         return document.replace(before, ours) if before else f"{document.rstrip()}\n\n{ours}"
+
+    def write(self, ours: str) -> None:
+        """Put *ours*, without the first and the last line, into RESULTS.md."""
+        document = RESULTS.read_text(encoding="utf-8")
+        whole = f"{self.begin}\n{ours.strip()}\n{self.end}\n"
+        RESULTS.write_text(self.replaced(document, whole), encoding="utf-8")
+        say(f"wrote the section {self.name!r} of {RESULTS.name}")
+
+
+def say(text: str) -> None:
+    """Tell how far it is, on standard error."""
+    print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
 def median_ratio(ours: Sequence[float], others: Sequence[float]) -> float:
@@ -130,59 +186,64 @@ def machine() -> str:
     )
 
 
+def times(value: float) -> str:
+    """A ratio, as text."""
+    return f"{value:.3g}x"
+
+
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
+def _met(row: Row) -> str:
+    by = f", by {row.missed_by:.0%}" if row.missed_by else ""
+    return {None: "", True: "yes", False: f"**no**{by}"}[row.met]
+
+
 def _line(row: Row) -> str:
-    met = {None: "", True: "yes", False: "**no**"}[row.met]
-    cells = (row.what, row.ours, row.other, row.ratio, row.target, met)
+    cells = (row.what, row.ours, row.other, row.ratio, row.target, _met(row))
     return f"| {' | '.join(map(_cell, cells))} |"
+
+
+_HEAD = ("| what | punch | alternative | ratio | target | met |", f"|{' --- |' * 6}")
 
 
 def table(reports: Sequence[Report]) -> str:
     """The rows of all reports, in Markdown."""
-    lines = ["| what | punch | alternative | ratio | target | met |"]
-    lines += ["| --- | --- | --- | --- | --- | --- |"]
+    lines = list(_HEAD)
     for report in reports:
         lines.append(f"| **{_cell(report.title)}** | | | | | |")
         lines += map(_line, report.rows)
     return "\n".join(lines)
 
 
-def remarks(reports: Sequence[Report]) -> str:
-    """The notes of all reports, and a sentence for each target that was not met."""
-    lines = []
-    missed = [row for report in reports for row in report.rows if row.met is False]
-    if missed:
-        lines += ["## Not met", ""]
-        lines += [
-            f"- {row.what}: {row.ratio or row.ours}, {row.target}. {row.why}" for row in missed
-        ]
-        lines.append("")
-    lines += ["## How, and where the time goes"]
-    for report in reports:
-        lines += ["", f"{report.title}:", ""]
-        lines += [f"- {note}" for note in report.notes]
-    return "\n".join(lines)
+def remarks(report: Report) -> str:
+    """Why targets were not met, what is missing, and how it was measured, in Markdown."""
+    parts = {
+        "Not met": [
+            f"{row.what}: {row.ratio or row.ours}, {row.target}. {row.why}" for row in report.missed
+        ],
+        "Missing": report.missing,
+        "How, and where the time goes": report.notes,
+    }
+    return "\n\n".join(
+        "\n".join((f"{title}:", "", *(f"- {line}" for line in lines)))
+        for title, lines in parts.items()
+        if lines
+    )
 
 
-def document(reports: Sequence[Report], *, command: str, load: float | None) -> str:
-    """The whole of RESULTS.md."""
-    busy = "" if load is None else f" Load average when it began: {load:.1f}."
-    return "\n".join(
-        (
-            "# What punch costs",
-            "",
-            f"`{command}` measured this on {datetime.now(UTC):%Y-%m-%d} and wrote it. Every number",
-            "stands beside the alternative's from the same run, in interleaved rounds; ratios are",
-            "medians over the rounds. Compare ratios, not machines.",
-            "",
-            f"Machine: {machine()}.{busy}",
-            "",
-            table(reports),
-            "",
-            remarks(reports),
-            "",
+def section(report: Report, *, command: str) -> str:
+    """All of a report, in Markdown."""
+    return "\n\n".join(
+        filter(
+            None,
+            (
+                f"## {report.title}",
+                f"`{command}` on {datetime.now(UTC):%Y-%m-%d}, on: {machine()}.",
+                "\n".join((*_HEAD, *map(_line, report.rows))),
+                report.details,
+                remarks(report),
+            ),
         )
     )

@@ -497,7 +497,7 @@ def main() -> int:
         found = report(trio.run(churn, plan))
     except UnavailableError as error:
         parser.error(str(error))
-    print(f"{table([found])}\n\n{remarks([found])}")
+    print(f"{table([found])}\n\n{remarks(found)}")
     return 0 if all(row.met is not False for row in found.rows) else 1
 
 

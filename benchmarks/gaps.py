@@ -26,7 +26,6 @@ import os
 import statistics
 import subprocess
 import sys
-import textwrap
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,14 +36,12 @@ from typing import Any
 
 import attrs
 from _processes import Child
-from _results import Report, Row, Section, UnavailableError, machine, table
+from _results import Report, Row, Section, UnavailableError, section, table
 from against import tree_of
 from churn import ROOT
 
 TITLE = "The gap when a peer dies in mid-answer"
 HERE = Path(__file__).parent
-RESULTS = HERE / "RESULTS.md"
-SECTION = Section("gaps")
 
 ROUNDS = 9
 QUICK_ROUNDS = 3
@@ -166,10 +163,8 @@ def report(seen: Sequence[Seen], *, rounds: int, other: str | None = None) -> Re
             Row(
                 what=f"{kind}: longest gap of an answer, median",
                 **_both(seen, lambda one, kind=kind: f"{statistics.median(one.gaps[kind]):.2f} s"),
-                target=f"at most {most:g} s",
-                met=middle <= most,
                 why="The machine was too busy to tell, or the rule for silence is slower.",
-            ),
+            ).at_most(middle, most, "{:g} s".format, firm=True),
             Row(
                 what=f"{kind}: worst of {len(ours.gaps[kind])} answers",
                 **_both(seen, lambda one, kind=kind: f"{max(one.gaps[kind]):.2f} s"),
@@ -192,11 +187,13 @@ def report(seen: Sequence[Seen], *, rounds: int, other: str | None = None) -> Re
             **_both(seen, lambda one: str(len(one.faults))),
             target="0",
             met=not ours.faults,
+            firm=True,
             why="; ".join(sorted(set(ours.faults))),
         ),
     ]
     beside = "" if other is None else f" Alternative: punch at {other}, at the same time."
     notes = (
+        *(" ".join(part.split()) for part in (__doc__ or "").split("\n\n")[2:4]),
         f"{rounds} rounds of each kind of death; an answer that was hit counts once. 0.7 s of each "
         f"gap are the next peer's own.{beside}",
         f"Loaded: {BURNERS} processes that only compute for each core.",
@@ -210,24 +207,9 @@ def measure(*, quick: bool) -> Report:
     return report(run([ROOT], rounds), rounds=rounds)
 
 
-def section(found: Report) -> str:
-    """What goes into RESULTS.md."""
-    about = (__doc__ or "").split("\n\n")[2:4]
-    return "\n".join(
-        [
-            SECTION.begin,
-            f"## {TITLE}",
-            "",
-            *(f"{textwrap.fill(' '.join(part.split()), 98)}\n" for part in about),
-            f"`benchmarks/gaps.py` on: {machine()}.",
-            "",
-            table([found]),
-            "",
-            *(f"- {note}" for note in found.notes),
-            SECTION.end,
-            "",
-        ]
-    )
+def _command(given: argparse.Namespace) -> str:
+    against = "" if given.against is None else f" --against {given.against}"
+    return f"benchmarks/gaps.py --rounds {given.rounds}{against}"
 
 
 def main() -> int:
@@ -254,8 +236,7 @@ def main() -> int:
         found = report(run(trees, rounds), rounds=rounds, other=given.against)
     print(table([found]))
     if given.write:
-        before = RESULTS.read_text(encoding="utf-8")
-        RESULTS.write_text(SECTION.replaced(before, section(found)), encoding="utf-8")
+        Section("gaps").write(section(found, command=_command(given)))
     return 0 if all(row.met is not False for row in found.rows) else 1
 
 

@@ -1,6 +1,6 @@
 """The gateway beside LiteLLM's proxy, sglang-router, nginx and the server itself.
 
-    benchmarks/gateway.py                      in 20 minutes, on a machine that does nothing else
+    benchmarks/gateway.py                      in 22 minutes, on a machine that does nothing else
     benchmarks/gateway.py --quick              in 3 minutes; less exact
     benchmarks/gateway.py --write              ... and rewrites its section of RESULTS.md
     benchmarks/gateway.py --leave-out LiteLLM  without one of the sides, or without `real`
@@ -19,29 +19,26 @@ The exit status is 1 if a target is missed or something needed is not there.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import statistics
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from itertools import repeat
 from pathlib import Path
 
+import _program
 import _two_servers
 import attrs
-import psutil
-from _alternatives import Side, open_litellm, open_mock, open_nginx, open_sglang_router
+from _alternatives import Side
 from _gateway_rows import (
     HIGH,
     LITELLM,
     LOW,
     PUNCH,
-    SAME,
     STREAM_TOKENS,
-    Found,
     all_sides,
     rows_of,
 )
@@ -55,26 +52,17 @@ from _http_client import (
 )
 from _mock_openai import words
 from _programs import Profile, Programs
-from _results import (
-    Report,
-    Section,
-    UnavailableError,
-    machine,
-    remarks,
-    shares,
-    table,
-)
+from _results import Report, UnavailableError, say, shares
+from _sides import NAMES, count_failed, in_turns, load, open_sides, two_cores
 
 from punch.backends import mock_words
 from punch.dialer import chat_request
 from punch.wire import Sampling
 
-TITLE = "The gateway"
-HERE = Path(__file__).parent
-RESULTS = HERE / "RESULTS.md"
-SECTION = Section("gateway")
+TITLE = "The gateway, side by side"
 
-CORES = 2
+# What may be left out: the sides, and two real listeners.
+REAL = "real"
 
 # Of a saturated side, the first part of the time is its beginning.
 WARM_UP = 0.25
@@ -84,22 +72,22 @@ WARM_UP = 0.25
 class Plan:
     """How much is measured."""
 
-    rounds: int = 5
+    rounds: int = 9
     """All sides, everything."""
 
     alone: int = 200
     """Questions of one client."""
 
-    low_seconds: float = 10.0
+    low_seconds: float = 8.0
     """At `LOW` requests a second."""
 
-    high_seconds: float = 5.0
+    high_seconds: float = 3.0
     """At `HIGH` requests a second."""
 
     levels: tuple[int, ...] = (8, 32, 64, 128)
     """Clients at a time, until there are errors."""
 
-    level_seconds: float = 2.5
+    level_seconds: float = 2.0
     """At each of them."""
 
     streams: int = 200
@@ -108,14 +96,14 @@ class Plan:
     profile_seconds: float = 5.0
     """Of the two programs of punch, each way."""
 
-    real_rounds: int = 8
+    real_rounds: int = 9
     """Pairs of the real listeners and their servers."""
 
     real_answers: int = 2
     """Of each client in each of them."""
 
     left_out: frozenset[str] = frozenset()
-    """Sides."""
+    """Of `NAMES`, and `REAL`."""
 
 
 QUICK = Plan(
@@ -129,65 +117,6 @@ QUICK = Plan(
     real_rounds=3,
     real_answers=1,
 )
-
-
-def say(text: str) -> None:
-    """Tell how far it is, on standard error."""
-    print(f"bench: {text}", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def two_cores() -> Iterator[None]:
-    """Client, servers and what is between them, on the same two."""
-    process = psutil.Process()
-    if not hasattr(process, "cpu_affinity"):
-        yield
-        return
-    allowed = process.cpu_affinity()
-    process.cpu_affinity(allowed[:CORES])
-    try:
-        yield
-    finally:
-        process.cpu_affinity(allowed)
-
-
-# ---- the sides ----
-
-
-def open_sides(
-    stack: ExitStack, folder: Path, left_out: frozenset[str], *, delay: float = 0.0
-) -> tuple[list[Side], list[str]]:
-    """All that can be had before a server that takes *delay* seconds, and why the others cannot."""
-    mock = stack.enter_context(open_mock(delay))
-    sides, missing = [mock], []
-    for name, opened in (
-        ("nginx", open_nginx),
-        ("sglang-router", open_sglang_router),
-        (LITELLM, open_litellm),
-    ):
-        if name in left_out:
-            continue
-        own = folder / name
-        own.mkdir()
-        try:
-            sides.append(stack.enter_context(opened(mock.address, own)))
-        except UnavailableError as error:
-            missing.append(f"{name} is not in the table: {error}.")
-            say(missing[-1])
-    openai = {
-        "PUNCH_INFERENCE_BACKEND": "openai",
-        "PUNCH_OPENAI_URL": f"http://127.0.0.1:{mock.address.port}",
-    }
-    for name, backend in ((PUNCH, None), (SAME, openai)):
-        if name in left_out:
-            continue
-        own = folder / name.replace(" ", "-")
-        own.mkdir()
-        programs = Programs(own)
-        stack.enter_context(programs.mock_listener(backend=backend))
-        side = stack.enter_context(programs.gateway())
-        sides.append(attrs.evolve(side, name=name))
-    return sides, missing
 
 
 def _expected(side: str, prompt: str, tokens: int) -> str:
@@ -232,10 +161,7 @@ class Bench:
 
     def _count(self, side: Side, answers: Sequence[Answer]) -> list[float]:
         """Their seconds; those that failed are counted."""
-        failed = [answer for answer in answers if not answer.fine]
-        if failed:
-            self._failed[side.name] += len(failed)
-            say(f"{side.name}: {len(failed)} of {len(answers)} failed: {failed[0].raw[:300]!r}")
+        self._failed[side.name] += count_failed(side, answers)
         return [answer.seconds for answer in answers]
 
     def _alone(self, side: Side) -> None:
@@ -255,26 +181,20 @@ class Bench:
     def _at(self, side: Side, measure: str, rate: float, seconds: float) -> None:
         asked = question(side.address, "How are you?", 1)
         answers = open_loop(side.address, repeat(asked), rate, seconds)
-        self._note(side, measure, statistics.quantiles(self._count(side, answers), n=100)[98])
+        # Every one of them: the hundredth part of a round is too few to tell where it begins.
+        self.found[side.name][measure] += self._count(side, answers)
 
     def _saturated(self, side: Side) -> None:
         asked = question(side.address, "How are you?", 1)
-        seconds, best, cost = self.plan.level_seconds, 0.0, 0.0
+        best = None
         for clients in self.plan.levels:
-            before = side.cpu()
-            answers = closed_loop(side.address, repeat(asked), clients, seconds)
-            spent = (side.cpu() - before) / len(answers)
-            if not all(answer.fine for answer in answers):
-                say(f"{side.name}: errors with {clients} clients")
+            seen = load(side, asked, clients, self.plan.level_seconds, warm_up=WARM_UP)
+            if seen.failed:
                 break
-            began = min(answer.due for answer in answers)
-            window = (began + WARM_UP * seconds, began + seconds)
-            ended = sum(window[0] <= answer.ended < window[1] for answer in answers)
-            rate = ended / (window[1] - window[0])
-            if rate > best:
-                best, cost = rate, spent
-        self._note(side, "rate", best)
-        self._note(side, "cpu", cost)
+            if best is None or seen.rate > best.rate:
+                best = seen
+        self._note(side, "rate", best.rate if best else 0.0)
+        self._note(side, "cpu", best.cpu if best else 0.0)
 
     def _streams(self, side: Side) -> None:
         prompts = [f"Count, number {index}." for index in range(self.plan.streams)]
@@ -323,22 +243,23 @@ def _profiles(folder: Path, plan: Plan) -> list[str]:
 # ---- the report ----
 
 
-def _measure(plan: Plan) -> tuple[Report, Found, bool]:
-    """The report, all numbers, and whether nothing was missing."""
+def carry_out(plan: Plan) -> Report:
+    """Measure what *plan* says."""
     bench = Bench(plan)
     row = None
+    missing = [f"{name} was left out." for name in sorted(plan.left_out)]
     with two_cores(), tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with ExitStack() as stack:
-            sides, missing = open_sides(stack, folder, plan.left_out)
-            for number in range(plan.rounds):
-                turn = number % len(sides)
-                bench.round([*sides[turn:], *sides[:turn]])
-                say(f"round {number + 1} of {plan.rounds}")
+            wanted = [name for name in NAMES if name not in plan.left_out]
+            sides, absent = open_sides(stack, folder, wanted)
+            missing += absent
+            for turn in in_turns(sides, plan.rounds):
+                bench.round(turn)
         # In the table they stand in the order in which they were opened.
         found = {side.name: bench.found[side.name] for side in sides}
         profiles = _profiles(folder / "profiled", plan) if PUNCH in found else []
-        if "real" not in plan.left_out:
+        if REAL not in plan.left_out:
             try:
                 row = _two_servers.measure(
                     folder / "real", rounds=plan.real_rounds, answers=plan.real_answers
@@ -348,77 +269,39 @@ def _measure(plan: Plan) -> tuple[Report, Found, bool]:
                 say(missing[-1])
     why = profiles[0] if profiles else ""
     rows = [*rows_of(found, streams=plan.streams, why=why), *filter(None, [row])]
-    how = (__doc__ or "").split("\n\n")[2]
     notes = (
         f"{plan.rounds} rounds: {plan.alone} requests of one client; {plan.low_seconds:g} s at "
         f"{LOW:g} a second and {plan.high_seconds:g} s at {HIGH:g} a second, timed from when each "
-        f"was due; {', '.join(map(str, plan.levels))} clients without a pause, "
+        "was due, their percentiles of all rounds together; "
+        f"{', '.join(map(str, plan.levels))} clients without a pause, "
         f"{plan.level_seconds:g} s each, the best of those without an error; {plan.streams} "
         f"streams of {STREAM_TOKENS} tokens, each with a text that is known.",
-        " ".join(how.split()),
+        _program.how(__doc__),
         "Memory and CPU are the gateway's, children included, without what stands behind it.",
         f"Two real listeners: llama-server with SmolLM2, one thread and {_two_servers.SLOTS} slot "
         f"each; {plan.real_rounds} rounds of {plan.real_answers} answers of {_two_servers.TOKENS} "
         "tokens for each of two clients, who both ask the gateway, or each a server.",
-        *missing,
         *profiles,
     )
-    return Report(title=TITLE, rows=tuple(rows), notes=notes), found, not missing
+    return Report(
+        title=TITLE,
+        rows=tuple(rows),
+        notes=notes,
+        details=f"All sides, medians over the rounds:\n\n{all_sides(found)}",
+        missing=tuple(missing),
+    )
 
 
 def measure(*, quick: bool) -> Report:
     """For `run.py gateway`."""
-    return _measure(QUICK if quick else Plan())[0]
-
-
-def section(report: Report, found: Found, *, command: str) -> str:
-    """What goes into RESULTS.md."""
-    told = remarks([report]).replace("## ", "### ")
-    lines = [
-        SECTION.begin,
-        "## The gateway, side by side",
-        "",
-        f"`{command}`, on: {machine()}.",
-        "",
-        table([report]),
-        "",
-        "All sides, medians over the rounds:",
-        "",
-        all_sides(found),
-        "",
-        told,
-        SECTION.end,
-        "",
-    ]
-    return "\n".join(lines)
+    return carry_out(QUICK if quick else Plan())
 
 
 def main() -> int:
     """Run the program; its exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    return _program.run(
+        "gateway", __doc__, carry_out, usual=Plan(), quick=QUICK, sides=(*NAMES, REAL)
     )
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
-    parser.add_argument("--rounds", type=int, metavar="N", help="how many")
-    parser.add_argument("--leave-out", action="append", default=[], metavar="NAME", help="a side")
-    parser.add_argument("--write", action="store_true", help="rewrite the section of RESULTS.md")
-    given = parser.parse_args()
-    usual = QUICK if given.quick else Plan()
-    plan = attrs.evolve(
-        usual, rounds=given.rounds or usual.rounds, left_out=frozenset(given.leave_out)
-    )
-    report, found, complete = _measure(plan)
-    command = "benchmarks/gateway.py" + (" --quick" if given.quick else "")
-    text = section(report, found, command=command)
-    print(text)
-    if given.write:
-        before = RESULTS.read_text(encoding="utf-8")
-        RESULTS.write_text(SECTION.replaced(before, text), encoding="utf-8")
-        say(f"wrote {RESULTS.name}")
-    missed = [row.what for row in report.rows if row.met is False]
-    if missed:
-        say(f"not met: {'; '.join(missed)}")
-    return 0 if complete and not missed else 1
 
 
 if __name__ == "__main__":

@@ -417,7 +417,7 @@ def main() -> int:
             f"--minutes is {plan.minutes:g}; it must be {plan.saturation / 30:.2g} or more"
         )
     report = measure(plan)
-    print(f"{machine()}\n\n{table([report])}\n\n{remarks([report])}")
+    print(f"{machine()}\n\n{table([report])}\n\n{remarks(report)}")
     missed = [row.what for row in report.rows if row.met is False]
     if missed:
         _say(f"not met: {'; '.join(missed)}")

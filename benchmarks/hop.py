@@ -12,7 +12,7 @@ from collections import defaultdict
 from contextlib import ExitStack
 
 from _processes import bare_pair, punch_pair, where_time_goes
-from _results import Report, Row, median_ratio, milliseconds
+from _results import Report, Row, median_ratio, milliseconds, times
 
 TITLE = "One hop and back, one at a time"
 
@@ -60,10 +60,8 @@ def measure(*, quick: bool) -> Report:
             ours=milliseconds(middle["punch"]),
             other=f"{milliseconds(middle['libp2p'])}, a bare message on an open py-libp2p stream",
             ratio=f"{ratio:.2f}x",
-            target=f"at most {MAX_RATIO:g}x",
-            met=ratio <= MAX_RATIO,
             why=notes[1],
-        ),
+        ).at_most(ratio, MAX_RATIO, times, firm=True),
         Row(
             what="the same, against our own node",
             ours=milliseconds(middle["punch"]),
@@ -80,9 +78,7 @@ def measure(*, quick: bool) -> Report:
                 ours=milliseconds(ours),
                 other=f"{milliseconds(other)}, bare py-libp2p",
                 ratio=f"{cpu_ratio:.2f}x",
-                target=f"at most {MAX_CPU_RATIO:g}x",
-                met=cpu_ratio <= MAX_CPU_RATIO,
                 why=note,
-            )
+            ).at_most(cpu_ratio, MAX_CPU_RATIO, times)
         )
     return Report(title=TITLE, rows=tuple(rows), notes=notes)

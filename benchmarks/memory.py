@@ -81,7 +81,7 @@ def _baseline() -> int:
 
 def measure(*, quick: bool) -> Report:
     """Bytes of both, in turns."""
-    rounds = 1 if quick else 5
+    rounds = 1 if quick else 9
     dialers, baselines = [], []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -24,6 +24,7 @@ from pathlib import Path
 from random import Random
 
 import attrs
+from _results import Section
 
 from punch.routing import POLICIES
 from punch.simulator import (
@@ -43,16 +44,14 @@ from punch.simulator import (
 )
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "RESULTS.md"
 PICTURE = HERE / "policies.svg"
-
-# The section of RESULTS.md that is ours; `run.py` keeps it when it rewrites the rest.
-BEGIN, END = "<!-- policies: begin -->", "<!-- policies: end -->"
+SECTION = Section("policies")
 
 FILES = {"conversation": "mooncake_conversation.jsonl", "code": "azure_code_2023.csv"}
 POOLS = {"1:1:1:1": "1:1:1:1", "1:4:10": "1:4:10", "home": "home"}
 LOADS = (0.5, 0.8, 0.95)
-LOADED = tuple((trace, pool, 0.8) for trace in FILES for pool in POOLS)
+LOADED_SHARE = 0.8
+LOADED = tuple((trace, pool, LOADED_SHARE) for trace in FILES for pool in POOLS)
 OURS = "completion-time"
 WANTED = (
     *(OURS, "round-robin", "random", "least-requests", "two-choices", "capability"),
@@ -71,6 +70,7 @@ SHOWN = ("conversation", "1:4:10", 0.8)
 # so their runs are longer: what is compared is dialers that share nothing, not ones that know
 # nothing yet.
 MANY_DIALERS = 10
+MAX_EXCESS = 0.05
 LONGER = 4
 
 
@@ -110,27 +110,33 @@ class Found:
     shown: Mapping[str, Outcome] | None
 
 
+def cut(case: Case, requests: int) -> Trace:
+    """So many *requests* of the trace of *case*, at its load."""
+    rng = Random(f"{case.trace} {case.seed}")
+    trace = open_trace(case.source, requests, rng, prompt_tokens=PROMPT_TOKENS)
+    return at_load(trace, parse_pool(POOLS[case.pool]), case.load)
+
+
+def pair_of(case: Case) -> tuple[Figures, Figures]:
+    """One dialer and many, in longer runs of *case*."""
+    logging.disable(logging.CRITICAL)
+    pool, longer = parse_pool(POOLS[case.pool]), cut(case, LONGER * case.requests)
+    one, many = (
+        Figures.of(simulate(longer, pool, OURS, case.seed, dialers=dialers))
+        for dialers in (1, MANY_DIALERS)
+    )
+    return one, many
+
+
 def run_case(case: Case) -> Found:
     """Every policy on one case."""
     logging.disable(logging.CRITICAL)
-    pool = parse_pool(POOLS[case.pool])
-
-    def cut(requests: int) -> Trace:
-        rng = Random(f"{case.trace} {case.seed}")
-        trace = open_trace(case.source, requests, rng, prompt_tokens=PROMPT_TOKENS)
-        return at_load(trace, pool, case.load)
-
-    trace = cut(case.requests)
+    pool, trace = parse_pool(POOLS[case.pool]), cut(case, case.requests)
     outcomes = {name: simulate(trace, pool, name, case.seed) for name in POLICY_NAMES}
     cold = pair = None
-    if case.load == 0.8:
+    if case.load == LOADED_SHARE:
         cold = Figures.of(simulate(trace, pool, OURS, case.seed, dialers=MANY_DIALERS))
-        longer = cut(LONGER * case.requests)
-        one, many = (
-            Figures.of(simulate(longer, pool, OURS, case.seed, dialers=dialers))
-            for dialers in (1, MANY_DIALERS)
-        )
-        pair = one, many
+        pair = pair_of(case)
     return Found(
         case=case,
         figures={name: Figures.of(outcome) for name, outcome in outcomes.items()},
@@ -225,7 +231,7 @@ def checks(grid: Grid) -> list[Check]:
                 worse.append(f"{other} is better by {gap} s")
         what = f"{where}: p99 not worse than any other policy, beyond the interval"
         found.append(Check(what, "; ".join(worse) or "never", not worse))
-        if load == 0.8:
+        if load == LOADED_SHARE:
             for figure, name in (("p99", "p99"), ("mean", "mean")):
                 times = ratio(grid.values(place, OURS, figure), grid.values(place, ORACLE, figure))
                 what = f"{where}: {name} within 1.25x of the oracle"
@@ -248,18 +254,19 @@ def pooled(grid: Grid) -> list[Check]:
     """
     found = []
     for figure in ("mean", "p99"):
-        excess = _excess([pair for place in LOADED for pair in grid.pairs(place, figure)])
+        excess = excess_of([pair for place in LOADED for pair in grid.pairs(place, figure)])
         what = f"both traces, all pools, 80 %: {figure} with ten dialers at most 5 % above one"
-        found.append(Check(what, _percent(excess), excess.mean <= math.log(1.05)))
+        found.append(Check(what, in_percent(excess), excess.mean <= math.log(1 + MAX_EXCESS)))
     return found
 
 
-def _excess(pairs: Sequence[tuple[float, float]]) -> Estimate:
+def excess_of(pairs: Sequence[tuple[float, float]]) -> Estimate:
     """By how much the second ones are above the first, as a logarithm."""
     return estimate([math.log(many / one) for one, many in pairs])
 
 
-def _percent(excess: Estimate) -> str:
+def in_percent(excess: Estimate) -> str:
+    """The same with its interval, as text."""
     low, middle, high = (math.exp(excess.mean + sign * excess.margin) - 1 for sign in (-1, 0, 1))
     return f"{middle:+.1%} ({low:+.1%} to {high:+.1%})"
 
@@ -267,7 +274,7 @@ def _percent(excess: Estimate) -> str:
 def cold_start(grid: Grid) -> str:
     """What ten dialers lose while they know nothing."""
     mean, p99 = (
-        _percent(_excess([pair for place in LOADED for pair in grid.cold(place, figure)]))
+        in_percent(excess_of([pair for place in LOADED for pair in grid.cold(place, figure)]))
         for figure in ("mean", "p99")
     )
     return (
@@ -309,7 +316,6 @@ def section(grid: Grid, *, command: str, source: str, seeds: int, requests: int)
     """What goes into RESULTS.md."""
     targets = checks(grid)
     lines = [
-        BEGIN,
         "## Policies, side by side",
         "",
         f"`{command}`: {requests} requests a run, {seeds} seeds, {source}, scaled to prompts of",
@@ -342,20 +348,7 @@ def section(grid: Grid, *, command: str, source: str, seeds: int, requests: int)
         "",
         "</details>",
     ]
-    return "\n".join([*lines, END, ""])
-
-
-def kept_section(document: str) -> str:
-    """Our section of an older RESULTS.md, or nothing."""
-    _, begin, rest = document.partition(BEGIN)
-    inside, end, _ = rest.partition(END)
-    return f"{begin}{inside}{end}\n" if end else ""
-
-
-def with_section(document: str, ours: str) -> str:
-    """*document* with our section in the place of the one before."""
-    before = kept_section(document)
-    return document.replace(before, ours) if before else f"{document.rstrip()}\n\n{ours}"
+    return "\n".join(lines)
 
 
 def _cases(folder: Path | None, seeds: int, requests: int) -> list[Case]:
@@ -416,11 +409,10 @@ def main() -> int:
     text = section(grid, command=command, source=source, seeds=seeds, requests=requests)
     print(text)
     if given.write:
-        before = RESULTS.read_text(encoding="utf-8") if RESULTS.is_file() else ""
-        RESULTS.write_text(with_section(before, text), encoding="utf-8")
+        SECTION.write(text)
         title = f"{SHOWN[0]} on {SHOWN[1]}, load {SHOWN[2]:.0%}: share of the requests done within"
         PICTURE.write_text(picture(grid.shown(), title=title), encoding="utf-8")
-        print(f"bench: wrote {RESULTS.name} and {PICTURE.name}", file=sys.stderr)
+        print(f"bench: wrote {PICTURE.name}", file=sys.stderr)
     missed = [check for check in checks(grid) if not check.met]
     for check in missed:
         print(f"bench: not met: {check.what}: {check.found}", file=sys.stderr)

@@ -16,7 +16,6 @@ The exit status is 1 if something needed is not there.
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import sys
@@ -24,22 +23,21 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from itertools import repeat
 from pathlib import Path
 
+import _program
 import attrs
 from _alternatives import Side
-from _http_client import Address, closed_loop, question
+from _http_client import Address, question
 from _programs import Programs
-from _results import Report, Row, Section, machine, milliseconds, remarks, table
-from gateway import say, two_cores
+from _results import Report, Row, milliseconds
+from _sides import Loaded, in_turns, load, two_cores
 
-TITLE = "A gateway of one process, and of two"
-RESULTS = Path(__file__).with_name("RESULTS.md")
-SECTION = Section("gateway processes")
+TITLE = "The gateway, of several processes"
 
 PROCESSES = (1, 2)
 CLIENTS = (1, 16, 64)
+KINDS = ("questions", "lists")
 
 # Of each measurement, the first part is its beginning, when all clients ask at one moment.
 WARM_UP = 0.2
@@ -59,54 +57,15 @@ class Plan:
 QUICK = Plan(rounds=3, seconds=2.0)
 
 
-@attrs.frozen(kw_only=True)
-class Cell:
-    """One gateway with one number of clients, in one round."""
-
-    rate: float
-    """Answers a second."""
-
-    median: float
-    """Seconds of an answer."""
-
-    p99: float
-    """The same, of the slowest hundredth."""
-
-    cpu: float
-    """CPU seconds of the gateway's processes for each answer."""
-
-    failed: int
-    """Answers that were none."""
-
-
 def _asked(address: Address, kind: str) -> bytes:
     if kind == "questions":
         return question(address, "How are you?", 1)
     return f"GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1:{address.port}\r\n\r\n".encode()
 
 
-def _cell(side: Side, kind: str, clients: int, seconds: float) -> Cell:
-    cpu = side.cpu()
-    answers = closed_loop(side.address, repeat(_asked(side.address, kind)), clients, seconds)
-    cpu = side.cpu() - cpu
-    began = min(answer.due for answer in answers)
-    window = (began + WARM_UP * seconds, began + seconds)
-    steady = [each.seconds for each in answers if each.due >= window[0]]
-    ended = sum(window[0] <= each.ended < window[1] for each in answers)
-    failed = sum(each.status != 200 for each in answers)
-    if failed:
-        say(f"{side.name}: {failed} of {len(answers)} failed")
-    return Cell(
-        rate=ended / (window[1] - window[0]),
-        median=statistics.median(steady),
-        p99=statistics.quantiles(steady, n=100)[98],
-        cpu=cpu / len(answers),
-        failed=failed,
-    )
-
-
-def _measure(plan: Plan) -> Report:
-    found: defaultdict[tuple[str, str, int], list[Cell]] = defaultdict(list)
+def carry_out(plan: Plan) -> Report:
+    """Measure what *plan* says."""
+    found: defaultdict[tuple[str, str, int], list[Loaded]] = defaultdict(list)
     with two_cores(), tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         programs = Programs(Path(name))
         stack.enter_context(programs.mock_listener())
@@ -115,22 +74,26 @@ def _measure(plan: Plan) -> Report:
             side = stack.enter_context(programs.gateway("--processes", str(number)))
             _as_one_session(side)
             sides.append(attrs.evolve(side, name=f"{number}"))
-        for number in range(plan.rounds):
-            turn = number % len(sides)
-            for kind in ("questions", "lists"):
+        for turn in in_turns(sides, plan.rounds):
+            for kind in KINDS:
                 for clients in CLIENTS:
-                    for side in (*sides[turn:], *sides[:turn]):
-                        cell = _cell(side, kind, clients, plan.seconds)
-                        found[side.name, kind, clients].append(cell)
-            say(f"round {number + 1} of {plan.rounds}")
+                    for side in turn:
+                        seen = load(
+                            side,
+                            _asked(side.address, kind),
+                            clients,
+                            plan.seconds,
+                            warm_up=WARM_UP,
+                            is_fine=lambda answer: answer.status == 200,
+                        )
+                        found[side.name, kind, clients].append(seen)
     rows = [
         row
-        for kind in ("questions", "lists")
+        for kind in KINDS
         for clients in CLIENTS
         for row in _rows(found["1", kind, clients], found["2", kind, clients], kind, clients)
     ]
-    how = " ".join((__doc__ or "").split("\n\n")[2].split())
-    notes = (f"{plan.rounds} rounds of {plan.seconds:g} s each.", how)
+    notes = (f"{plan.rounds} rounds of {plan.seconds:g} s each.", _program.how(__doc__))
     return Report(title=TITLE, rows=tuple(rows), notes=notes)
 
 
@@ -147,10 +110,10 @@ def _as_one_session(side: Side) -> None:
                 Path(f"/proc/{child.pid}/autogroup").write_text(str(nice), encoding="ascii")
 
 
-def _rows(one: Sequence[Cell], two: Sequence[Cell], kind: str, clients: int) -> list[Row]:
+def _rows(one: Sequence[Loaded], two: Sequence[Loaded], kind: str, clients: int) -> list[Row]:
     """Two processes beside one, medians of the rounds; ratios within a round."""
 
-    def of(cells: Sequence[Cell], measure: str) -> float:
+    def of(cells: Sequence[Loaded], measure: str) -> float:
         return statistics.median(getattr(cell, measure) for cell in cells)
 
     def ratio(measure: str) -> str:
@@ -180,43 +143,12 @@ def _rows(one: Sequence[Cell], two: Sequence[Cell], kind: str, clients: int) -> 
 
 def measure(*, quick: bool) -> Report:
     """For `run.py processes`."""
-    return _measure(QUICK if quick else Plan())
-
-
-def section(report: Report, *, command: str) -> str:
-    """What goes into RESULTS.md."""
-    told = remarks([report]).replace("## ", "### ")
-    return "\n".join(
-        (
-            SECTION.begin,
-            "## The gateway, of several processes",
-            "",
-            f"`{command}`, on: {machine()}.",
-            "",
-            table([report]),
-            "",
-            told,
-            SECTION.end,
-            "",
-        )
-    )
+    return carry_out(QUICK if quick else Plan())
 
 
 def main() -> int:
     """Run the program; its exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="less exact, in a minute")
-    parser.add_argument("--write", action="store_true", help="rewrite the section of RESULTS.md")
-    given = parser.parse_args()
-    report = measure(quick=given.quick)
-    told = section(report, command=f"benchmarks/processes.py{' --quick' * given.quick}")
-    print(told)
-    if given.write:
-        document = RESULTS.read_text(encoding="utf-8")
-        RESULTS.write_text(SECTION.replaced(document, told), encoding="utf-8")
-    return 0
+    return _program.run("processes", __doc__, carry_out, usual=Plan(), quick=QUICK)
 
 
 if __name__ == "__main__":
