@@ -453,7 +453,7 @@ class Application:
         return sorted(found | {"OPTIONS"}) if found else []
 
 
-_BEGINNINGS = ("http.response.start", "websocket.accept")
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
 
 
 class _Sender:
@@ -467,14 +467,14 @@ class _Sender:
         self.has_begun = False
 
     async def __call__(self, message: Any) -> None:
-        if self._prefix and message["type"].startswith("http."):
-            message = {**message, "type": self._prefix + message["type"]}
-        if not self.has_begun and message["type"].endswith(_BEGINNINGS):
+        kind = message["type"]
+        if not self.has_begun and kind in ("http.response.start", "websocket.accept"):
             self.has_begun = True
-            given = list(message.get("headers", ()))
-            if not any(name == b"x-content-type-options" for name, _ in given):
-                given.append((b"x-content-type-options", b"nosniff"))
-            message = {**message, "headers": [*given, *self._headers]}
+            given = dict(message.get("headers", ()))
+            more = self._headers if _NOSNIFF[0] in given else [_NOSNIFF, *self._headers]
+            message = {**message, "headers": [*message.get("headers", ()), *more]}
+        if self._prefix and kind.startswith("http."):
+            message = {**message, "type": self._prefix + kind}
         await self._send(message)
 
 

@@ -6,7 +6,6 @@ ends the work done for it. What the bytes say is decided by the shapes and by `R
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ from ._errors import Refusal, dialect_of
 from ._headers import what_is_waited_for
 from ._live import RequestAccount
 from ._shape import StreamShape
+from .server import RequestCycle, Work
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
@@ -37,6 +37,7 @@ class Client:
       send: Sends messages to the client, as ASGI has it.
       account: What is known of the answers, for headers and comments.
       stream: How to spell a stream; `None` if the client wants the answer whole.
+      watch: What our own server knows of the client; `None` behind another one.
 
     """
 
@@ -47,13 +48,14 @@ class Client:
         send: Send,
         account: RequestAccount,
         stream: StreamShape | None,
+        watch: RequestCycle | None,
     ) -> None:
         self._receive = receive
         self._send = send
         self._account = account
         self._stream = stream
-        self.is_gone = False
-        """The client has left, or has not taken the last byte in time."""
+        self._watch = watch
+        self._has_left = False
         self.is_open = False
         """The headers were sent."""
         self.quiet_since = trio.current_time()
@@ -63,39 +65,43 @@ class Client:
         # Side-by-side answers and comments write in tasks of their own; their bytes must not mix.
         self._lock = trio.Lock()
 
-    async def while_there(
-        self, work: Callable[..., Awaitable[None]], *args: Any, comments: bool = False
-    ) -> None:
-        """Do *work* until it is done or the client leaves; with *comments*, break its silence."""
-        if self.is_gone:
+    @property
+    def is_gone(self) -> bool:
+        """Whether the client has left, or has not taken the last byte in time."""
+        return self._has_left or (self._watch is not None and self._watch.is_lost)
+
+    async def while_there(self, work: Work) -> None:
+        """Do *work* until it is done or the client leaves, and break the silence of a stream."""
+        if self._watch is not None:
+            # Our own server cancels this task: that costs nothing as long as the client stays.
+            self._watch.end_with_client(self._break_silence)
+            await work()
             return
         async with trio.open_nursery() as nursery:
 
             async def watch() -> None:
-                while not await self._leaves(comments=comments):
-                    # In a task of its own: to ask for text with a time limit would have the
-                    # router begin anew with whatever it waits for.
-                    await self._comment()
+                while (await self._receive())["type"] != "http.disconnect":
+                    pass
                 if self._is_done:
                     # Servers say so as well when the last byte has left, and are still busy with
                     # it. But not for long: a byte that never leaves would hold all of this.
                     await trio.sleep(LAST_BYTE_SECONDS)
-                self.is_gone = True
+                self._has_left = True
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(watch)
-            await work(*args)
+            # In a task of its own: to ask for text with a time limit would have the router begin
+            # anew with whatever it waits for.
+            nursery.start_soon(self._break_silence)
+            await work()
             nursery.cancel_scope.cancel()
 
-    async def _leaves(self, *, comments: bool) -> bool:
-        """Wait until the client goes away; with *comments*, or until it is time for one."""
+    async def _break_silence(self) -> None:
+        """Comment each time that there was nothing for a while."""
         while True:
-            due = self.quiet_since + COMMENT_SECONDS if comments else math.inf
-            if trio.current_time() >= due:
-                return False
-            with trio.move_on_at(due):
-                if (await self._receive())["type"] == "http.disconnect":
-                    return True
+            await trio.sleep_until(self.quiet_since + COMMENT_SECONDS)
+            if trio.current_time() >= self.quiet_since + COMMENT_SECONDS:
+                await self._comment()
 
     async def _comment(self) -> None:
         """Publish the state of a request without text for a while, and say it in a comment."""
@@ -111,9 +117,10 @@ class Client:
                 await self.write(lambda: comment)
 
     async def send_whole(self, data: bytes) -> None:
-        """Send *data*, a body of JSON, as the whole answer."""
+        """Send *data*, a body of JSON, as the whole answer: nothing was sent before."""
         await self._open(200, "application/json", len(data))
-        await self.write(lambda: data, last=True)
+        self._is_done = True
+        await self._send({"type": "http.response.body", "body": data, "more_body": False})
 
     async def send_failure(self, refusal: Refusal) -> None:
         """Say that there is no answer, or no more of it."""

@@ -37,7 +37,7 @@ from .bodies import Body, hints_in, read_aside
 from .keys._charging import expected_tokens
 from .keys._keys import Key
 from .keys._quotas import Quotas
-from .server import ClientGone, Limits, discarding_body, has_body
+from .server import WATCH, ClientGone, Limits, discarding_body, has_body
 
 log = get_logger(__name__)
 
@@ -212,6 +212,7 @@ class Endpoint(ABC, Generic[B]):
             receive=receive,
             send=send,
             admit=admit,
+            watch=scope.get(WATCH),
         ).run()
 
     def _refusal(self, error: Exception, record: RequestRecord) -> Refusal:
@@ -241,7 +242,7 @@ class Endpoint(ABC, Generic[B]):
             check_loop(mark.decode("latin-1"), self.service.live)
         check_media_type(headers, anything=self.path.startswith("/api/"))
         memory = self.service.memory
-        data = await read_body(headers, receive, self.service.limits, reservation)
+        data = await read_body(scope, receive, self.service.limits, reservation)
         reading = await read_aside(self.body, data, memory.parsing)
         body, record.taken = reading.body, reading.taken
         record.said = record.model = self.model(body)

@@ -26,6 +26,7 @@ from ._live import LiveRequests, RequestAccount
 from ._shape import StreamShape, WholeShape
 from .keys._charging import believed
 from .keys._quotas import Admission
+from .server import RequestCycle
 
 log = get_logger(__name__)
 
@@ -61,6 +62,7 @@ class RequestHandler:
       receive: Receives the client's messages, as ASGI has it.
       send: Sends messages to the client, as ASGI has it.
       admit: `Quotas.admit` for its key and model.
+      watch: What our own server knows of the client; `None` behind another one.
 
     """
 
@@ -74,6 +76,7 @@ class RequestHandler:
         receive: Receive,
         send: Send,
         admit: Callable[..., Admission],
+        watch: RequestCycle | None = None,
     ) -> None:
         self._router = router
         self._parsed = parsed
@@ -82,7 +85,11 @@ class RequestHandler:
         self._admit = admit
         self._account = RequestAccount(record, live, answers=len(parsed.requests))
         self._client = Client(
-            receive=receive, send=send, account=self._account, stream=parsed.stream
+            receive=receive,
+            send=send,
+            account=self._account,
+            stream=parsed.stream,
+            watch=watch,
         )
         self._failure: Refusal | None = None
 
@@ -92,19 +99,22 @@ class RequestHandler:
         # A cancellation from outside runs no line of ours but `finally`, so its code is set first.
         record.error_code = STOPPED
         try:
-            await client.while_there(self._answer, comments=True)
-            record.error_code = None
-            if self._failure is not None:
-                await client.while_there(client.send_failure, self._failure)
+            await client.while_there(self._answer_or_say_why_not)
+        finally:
             if client.is_gone:
                 record.error_code = DISCONNECTED
+            self._account.close()
+
+    async def _answer_or_say_why_not(self) -> None:
+        try:
+            await self._answer()
+            self._record.error_code = None
         except Exception:
             # One request's bug is not the next one's.
-            log.exception("a request met a bug", request_id=record.request_id)
+            log.exception("a request met a bug", request_id=self._record.request_id)
             self._failure = internal()
-            await client.while_there(client.send_failure, self._failure)
-        finally:
-            self._account.close()
+        if self._failure is not None:
+            await self._client.send_failure(self._failure)
 
     async def _answer(self) -> None:
         """Wait for admission, collect all answers, and send the end."""

@@ -24,8 +24,11 @@ from punch.backends import Emit, Generation, MockBackend, MockScript
 from punch.exceptions import AddressUnavailable
 from punch.gateway import GatewaySettings, KeyStore, Limits
 from punch.gateway.server import _server as server_room
-from punch.gateway.server._connection import CONTINUE, LINGER_SECONDS, MAX_AHEAD_BYTES, WRITE_BYTES
+from punch.gateway.server._connection import LINGER_SECONDS
 from punch.gateway.server._http1 import MAX_REQUESTS_AHEAD, Request
+from punch.gateway.server._incoming import MAX_AHEAD_BYTES
+from punch.gateway.server._pipe import WRITE_BYTES
+from punch.gateway.server._request_cycle import CONTINUE
 from punch.gateway.server._server import SWEEP_SECONDS, Server, open_server
 from punch.testing import ScriptedBackend
 from punch.wire import CommandRequest
@@ -838,7 +841,7 @@ async def test_a_connection_that_has_ended_is_let_go(autojump_clock: MockClock) 
         await stream.receive_some(65536)
         (connection,) = wire.server._connections
         there = weakref.ref(connection)
-        parser = weakref.ref(connection._parser)
+        parser = weakref.ref(connection.incoming.parser)
         del connection
         gc.disable()
         try:

@@ -26,8 +26,7 @@ def test_a_firewalled_listener_is_named_with_its_reason_on_all_sides(lab: Lab) -
     """The bootstrap, the listener and three kinds of dialers say so; and that it is mended."""
     boot, shut, open_, asker = (lab.machine(name) for name in ("boot", "shut", "open", "asker"))
     shut.firewall("drop")
-    # One that relays would lead them to it: `test_relay`.
-    server = boot.bootstrap("--listen", f"/ip4/{boot.ip4}/tcp/{BOOTSTRAP_PORT}", "--no-relay")
+    server = boot.bootstrap("--listen", f"/ip4/{boot.ip4}/tcp/{BOOTSTRAP_PORT}")
     listener, well = shut.start("listener"), open_.start("listener")
     watch = asker.start_punch("peers", "--json")
     gateway = asker.start("gateway", "--port", "8080")

@@ -48,7 +48,7 @@ class _AboutModels:
         """The body of a request."""
         service = self.service
         with service.memory.reserve(key_id_in(scope)) as reservation:
-            data = await read_body(scope["punch.headers"], receive, service.limits, reservation)
+            data = await read_body(scope, receive, service.limits, reservation)
             return await parse_aside(kind, data, service.memory.parsing)
 
     def found(self, name: str, *, any_name: bool) -> OfferedModel:

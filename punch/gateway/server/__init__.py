@@ -3,6 +3,7 @@
 from ._connection import HandOver
 from ._http1 import BadRequest, Request
 from ._limits import ClientGone, Limits, discarding_body, has_body
+from ._request_cycle import WATCH, WHOLE_BODY, RequestCycle, Work
 from ._server import ALONE, DRAIN_SECONDS, Server, Sharing, open_server
 
 __all__ = [
@@ -12,6 +13,10 @@ __all__ = [
     "Sharing",
     "ALONE",
     "HandOver",
+    "WATCH",
+    "WHOLE_BODY",
+    "RequestCycle",
+    "Work",
     "Request",
     "Limits",
     "BadRequest",

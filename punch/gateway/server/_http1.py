@@ -93,10 +93,15 @@ class Request:
         """Append a parsed part of the body."""
         self._parts.append(data)
 
+    @property
+    def body(self) -> bytes:
+        """What has come of the body and was not consumed."""
+        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+
     def consume(self) -> bytes:
         """The parts of the body that came since the last call."""
-        parts, self._parts = self._parts, []
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        body, self._parts = self.body, []
+        return body
 
 
 class RequestParser:

@@ -154,8 +154,8 @@ class Server:
 
         They count no more at once: of many that come together each ends another one.
         """
-        idle = [each for each in self._connections if each.is_idle and each.due < math.inf]
-        chosen = sorted(idle, key=lambda each: each.due)[:number]
+        idle = [each for each in self._connections if each.is_idle and each.incoming.due < math.inf]
+        chosen = sorted(idle, key=lambda each: each.incoming.due)[:number]
         self._connections.difference_update(chosen)
         for connection in chosen:
             await connection.lose()
@@ -202,14 +202,16 @@ class Server:
             self._fewer.set()
 
     async def sweep(self) -> None:
-        """End the connections of clients that take too long to ask; until cancelled."""
+        """Look at all connections, and end those of clients that take too long to ask."""
         while True:
             await trio.sleep(SWEEP_SECONDS)
             now = trio.current_time()
             for connection in tuple(self._connections):
                 # A copy of the set: connections may begin while this one ends.
-                if connection.due <= now:
+                if connection.incoming.due <= now:
                     await connection.lose()
+                else:
+                    connection.look()
 
     async def drain(self, seconds: float) -> None:
         """End idle connections and WebSockets, and wait up to *seconds* for the others."""

@@ -89,6 +89,9 @@ class WebSocketCycle:
         """End the WebSocket: the server does."""
         self._leaving.set()
 
+    def look(self) -> None:
+        """Nothing is done beside a WebSocket."""
+
     def _scope(self) -> dict[str, Any]:
         return {
             "type": "websocket",
@@ -169,7 +172,7 @@ class WebSocketCycle:
                 else:
                     with suppress(trio.BrokenResourceError):
                         await self._news.send(found.text)
-            data = await self._connection.read()
+            data = await self._connection.incoming.read()
             if not data:
                 await self._over(Ended(ABNORMAL, "", b"", is_fault=False))
                 return

@@ -1,0 +1,144 @@
+"""What our own server sees of a client: that it leaves, that it waits, that it takes its time."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+
+import pytest
+import trio
+from gateway_client import open_client
+from trio.testing import MockClock
+
+from punch.backends import MockBackend, MockScript
+from punch.gateway import Limits
+from punch.gateway.server._pipe import WRITE_BYTES, ClientPipe
+from punch.gateway.server._server import Server
+
+CHAT = "/v1/chat/completions"
+
+
+def request(**fields: Any) -> bytes:
+    body = {"messages": [{"role": "user", "content": "tell me"}], "max_tokens": 2} | fields
+    data = json.dumps(body).encode()
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n"
+    return head.encode() + data
+
+
+def connected() -> tuple[trio.SocketStream, trio.SocketStream]:
+    """Two ends of one connection, which the system carries."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        theirs = socket.create_connection(server.getsockname())
+        ours, _ = server.accept()
+    for each in (ours, theirs):
+        each.setblocking(False)
+    ends = [trio.SocketStream(trio.socket.from_stdlib_socket(each)) for each in (ours, theirs)]
+    return ends[0], ends[1]
+
+
+async def until(stream: trio.SocketStream, end: bytes) -> bytes:
+    found = b""
+    while end not in found and (data := await stream.receive_some(65536)):
+        found += data
+    return found
+
+
+async def test_a_silent_stream_is_commented_on(autojump_clock: MockClock) -> None:
+    """Each five seconds, and no more once the answer is there."""
+    async with open_client({"a": MockBackend(MockScript(delay=12.0))}) as client:
+        async with trio.open_nursery() as nursery:
+            server = Server(client.app, Limits())
+            nursery.start_soon(server.sweep)
+            ours, theirs = connected()
+            nursery.start_soon(server.connected, ours)
+            await theirs.send_all(request(stream=True))
+            said = await until(theirs, b"[DONE]")
+            await trio.sleep(20)
+            await theirs.send_all(request())
+            said_next = await until(theirs, b'"usage"')
+            await theirs.aclose()
+            nursery.cancel_scope.cancel()
+    assert said.count(b"\n: ") == 2
+    assert said_next.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_work_for_a_client_that_leaves_ends_with_it(
+    stream: bool, autojump_clock: MockClock
+) -> None:
+    """It is told as what it is, and the connection ends."""
+    async with open_client({"a": MockBackend(MockScript(delay=100.0))}) as client:
+        async with trio.open_nursery() as nursery:
+            server = Server(client.app, Limits())
+            nursery.start_soon(server.sweep)
+            ours, theirs = connected()
+            nursery.start_soon(server.connected, ours)
+            await theirs.send_all(request(stream=stream))
+            await trio.sleep(8)
+            await theirs.aclose()
+            left_at = trio.current_time()
+            while server.connections:
+                await trio.sleep(0.01)
+            assert trio.current_time() - left_at < 0.2
+            nursery.cancel_scope.cancel()
+        assert client.seen.words[0] == "began"
+        assert client.seen.words.count("ended") == 1
+        assert client.seen.last.error_code == "disconnected"
+        assert client.swarm.listeners["a"].capability().load.busy == 0
+
+
+async def test_what_the_system_does_not_take_at_once_follows_in_order() -> None:
+    """Two that write at once mix no bytes, however slowly they are read."""
+    ours, theirs = connected()
+    ours.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    pipe = ClientPipe(ours, stuck=30.0)
+    first, second = b"a" * 3 * WRITE_BYTES, b"b" * 2 * WRITE_BYTES
+    taken: list[bool] = []
+
+    async def write(data: bytes) -> None:
+        taken.append(await pipe.write(data))
+
+    found = b""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write, first)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(write, second)
+        while len(found) < len(first) + len(second):
+            found += await theirs.receive_some(10_000)
+    assert found == first + second
+    assert taken == [True, True]
+    await ours.aclose()
+    await theirs.aclose()
+
+
+async def test_a_part_that_was_begun_is_sent_to_its_end_by_a_cancelled_writer() -> None:
+    """Half of it would make all that follows unreadable."""
+    ours, theirs = connected()
+    pipe = ClientPipe(ours, stuck=30.0)
+    data = b"x" * 40 * WRITE_BYTES
+    found = b""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pipe.write, data)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            while len(found) < len(data):
+                found += await theirs.receive_some(WRITE_BYTES)
+    assert found == data
+    await ours.aclose()
+    await theirs.aclose()
+
+
+async def test_a_client_that_takes_nothing_is_told_from_one_that_left(
+    autojump_clock: MockClock,
+) -> None:
+    """The first is waited for as long as it may take, the second not at all."""
+    ours, theirs = connected()
+    pipe = ClientPipe(ours, stuck=30.0)
+    assert not await pipe.write(b"x" * 100 * WRITE_BYTES)
+    assert trio.current_time() >= 30.0
+    await theirs.aclose()
+    with pytest.raises(trio.BrokenResourceError):
+        await pipe.write(b"x")
+    await ours.aclose()
