@@ -257,8 +257,14 @@ class EngineFacts:
     on_demand: tuple[str, ...] = ()
     """Models that were not tried, as they would have to be loaded first."""
 
+    busy: tuple[str, ...] = ()
+    """Models that were not tried, as each of their slots answers somebody."""
+
     simulates: bool = False
     """Whether answers are made up here."""
+
+    has_lanes: bool = False
+    """Whether a listener of this machine has anything to answer with."""
 
 
 def judge_engines(facts: EngineFacts) -> list[Finding]:
@@ -285,8 +291,13 @@ def judge_engines(facts: EngineFacts) -> list[Finding]:
     for name in facts.on_demand:
         said = text("{} was not tried: it would have to be loaded first", Private("model", name))
         found.append(unknown("engines", said))
+    for name in facts.busy:
+        said = text("{} was not tried: it is busy with answers", Private("model", name))
+        found.append(unknown("engines", said))
     if found:
         return found
+    if not facts.tries and facts.has_lanes:
+        return [unknown("engines", text("nothing answers chats here, and nothing else was tried"))]
     if not facts.tries:
         remedy = text("`punch engine install` and `punch models pull smollm2` bring one")
         return [note("engines", text("this machine has no engine of its own"), remedy)]

@@ -11,7 +11,7 @@ import attrs
 import pytest
 import trio
 
-from punch.capability import Capability, Lane, ModelOffer, PeerId
+from punch.capability import Capability, Lane, Load, ModelOffer, PeerId
 from punch.cli.doctor._doctor import (
     DoctorSettings,
     bundle_of,
@@ -20,7 +20,7 @@ from punch.cli.doctor._doctor import (
 )
 from punch.cli.doctor._examine import Examination, examine
 from punch.cli.doctor._facts import clock_facts, offer_facts, own_listener
-from punch.cli.doctor._seen import lanes_that_rest, models_on_cpu, models_to_load
+from punch.cli.doctor._seen import lanes_that_rest, models_at_work, models_on_cpu, models_to_load
 from punch.cli.doctor._set import read_surroundings
 from punch.doctor import (
     Finding,
@@ -180,6 +180,12 @@ def test_what_a_listener_here_cannot_answer_with_now_is_told() -> None:
     failed = Lane(id="one", backend="llama_cpp", simulated=False, state="failed", reason="no file")
     (lane,) = lanes_that_rest((peer("a", lane=failed), peer("b")))
     assert (lane.backend, lane.has_failed, lane.words) == ("llama_cpp", True, "no file")
+
+    at_work = Lane(
+        id="one", backend="llama_cpp", simulated=False, load=Load(slots=2, busy=2, queued=1)
+    )
+    assert models_at_work((peer("a", LLAMA, lane=at_work), peer("b", LLAMA))) == ("llama",)
+    assert models_at_work((peer("b", LLAMA),)) == ()
 
     asleep = attrs.evolve(LLAMA, load_seconds=9.0)
     assert models_to_load((peer("a", LLAMA, asleep), peer("b", asleep))) == ("llama",)

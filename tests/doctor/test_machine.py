@@ -208,6 +208,17 @@ def test_a_model_that_nobody_has_loaded_is_not_loaded_for_a_check() -> None:
     assert (found.state, "big" in str(found.said)) == ("unknown", True)
 
 
+def test_a_model_that_is_busy_is_not_taken_for_a_broken_one() -> None:
+    """A token would come too late, and its requests show that it works."""
+    found = only(judge_engines(EngineFacts(busy=("llama",))))
+    assert (found.state, "busy" in str(found.said)) == ("unknown", True)
+
+
+def test_a_machine_that_embeds_has_an_engine() -> None:
+    """It is asked for no token, and nothing is missing."""
+    assert only(judge_engines(EngineFacts(has_lanes=True))).state == "unknown"
+
+
 def test_a_mock_is_noted() -> None:
     """Its answers look real."""
     assert only(judge_engines(EngineFacts(simulates=True))).state == "note"

@@ -40,7 +40,7 @@ from ._examine import Examination
 from ._facts import clock_facts, grant_facts, name_facts, offer_facts, own_listener, peer_fact
 from ._machine_facts import measure_gpus, measure_interfaces
 from ._programs import try_programs
-from ._seen import lanes_that_rest, look_around, models_on_cpu, models_to_load
+from ._seen import lanes_that_rest, look_around, models_at_work, models_on_cpu, models_to_load
 
 # A look at this machine takes a tenth of a second, unless a disk or a driver hangs.
 MACHINE_SECONDS = 6.0
@@ -168,18 +168,20 @@ async def of_engines(
 
     Args:
       here: The listeners of this machine.
-      tries: What came of asking them for a token; where nobody was asked, programs are tried.
+      tries: What came of asking them for a token; where there are none, programs are tried.
       backend: What a listener here would run.
 
     """
-    simulates = any(lane.simulated for peer in here for lane in peer.capability.lanes)
-    if not tries and not simulates:
+    lanes = [lane for peer in here for lane in peer.capability.lanes]
+    if not lanes:
         tries = await try_programs(backend)
     engines = EngineFacts(
         tries=tries,
         lanes=lanes_that_rest(here),
         on_demand=models_to_load(here),
-        simulates=simulates,
+        busy=models_at_work(here),
+        simulates=any(lane.simulated for lane in lanes),
+        has_lanes=bool(lanes),
     )
     gpus = await off(partial(measure_gpus, models_on_cpu(here)))
     return [*judge_gpus(gpus), *judge_engines(engines)]

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import attrs
 import trio
 
-from ...capability import ModelOffer, PeerId
+from ...capability import Lane, ModelOffer, PeerId
 from ...dialer import Router, chat_request, open_router
 from ...doctor import EngineTry, LaneFact, MeetingFacts, MeetingPoint, OtherSource
 from ...exceptions import PeerUnreachable, PunchError
@@ -212,16 +212,21 @@ async def _ask(router: Router, here: Sequence[PeerRecord]) -> tuple[EngineTry, .
 
 def _loaded(peer: PeerRecord) -> list[ModelOffer]:
     """The models of *peer* that no mock makes up, and that could answer a chat at once."""
-    ready = {
+    free = {
         lane.id
         for lane in peer.capability.lanes
-        if lane.state == READY and not lane.simulated and not lane.load.draining
+        if lane.state == READY and not lane.simulated and not _is_busy(lane)
     }
     return [
         offer
         for offer in peer.capability.models
-        if offer.lane in ready and "chat" in offer.features and offer.load_seconds == 0
+        if offer.lane in free and "chat" in offer.features and offer.load_seconds == 0
     ]
+
+
+def _is_busy(lane: Lane) -> bool:
+    """Whether a request would have to wait, so that what came of it would tell nothing."""
+    return lane.load.draining or lane.load.busy >= lane.load.slots
 
 
 async def _one_token(router: Router, peer: PeerRecord, offer: ModelOffer) -> EngineTry:
@@ -248,6 +253,17 @@ def lanes_that_rest(here: Sequence[PeerRecord]) -> tuple[LaneFact, ...]:
         for lane in peer.capability.lanes
         if lane.state != READY
     )
+
+
+def models_at_work(here: Sequence[PeerRecord]) -> tuple[str, ...]:
+    """The models of this machine whose lanes have no free slot."""
+    found = (
+        offer
+        for peer in here
+        for offer in peer.capability.models
+        if _is_busy(lane := peer.capability.lane(offer)) and lane.state == READY
+    )
+    return tuple(sorted({offer.name for offer in found}))
 
 
 def models_to_load(here: Sequence[PeerRecord]) -> tuple[str, ...]:
