@@ -210,7 +210,7 @@ class PeerRecord:
         if several and model is None and digest is None and wanted is None:
             model = self._first_model()
         found: dict[str, ModelOffer] = {}
-        not_made_up = {lane.id for lane in lanes if not lane.simulated}
+        not_made_up = {lane.id for lane in lanes if not lane.simulated} if alike else ()
         for offer in self.capability.models:
             if (
                 (
@@ -343,6 +343,8 @@ class Candidate:
     @property
     def breaker(self) -> Breaker:
         """What keeps requests from it."""
+        if not self.is_troubled:
+            return CLOSED
         return self.peer.breaker(self.offer.key if self.is_offered else None)
 
 

@@ -375,11 +375,13 @@ class Attempts:
         left = order
         if tried:
             left = tuple(c for c in order if c.peer_id not in tried and c.id not in tried)
+        if not self._failed:
+            return left[0] if left else None
         return whom_next(self._failed, left)
 
     def _must_pay(self) -> bool:
         """Whether the next try is one after a fault: what peers say of the request is none."""
-        if self.begun:
+        if self.begun or not self._failed:
             return False
         return any(not objects(attempt.error) for attempt in self._failed)
 

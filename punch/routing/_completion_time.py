@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from random import Random
 from statistics import median, median_low
@@ -44,16 +45,16 @@ def _rates(
 
     *measured* are the rates of those of which it was, *unknown* is where nobody has one.
     """
-    best = max([rate for rate in measured if rate], default=0.0)
-    if best and len(measured) < len(believed):
-        most = MAX_BEYOND_POOL * best
+    if measured and len(measured) < len(believed):
+        most = MAX_BEYOND_POOL * max([rate for rate in measured if rate], default=math.inf)
         believed = [
             rate if known or rate < most else most
             for rate, known in zip(believed, is_measured, strict=True)
         ]
     if all(believed):
         return believed
-    usual = median([rate for rate in believed if rate] or [unknown])
+    known = [rate for rate in believed if rate]
+    usual = median(known) if known else unknown
     return [rate or usual for rate in believed]
 
 

@@ -38,6 +38,9 @@ class Filter:
     passes_plain: bool = False
     """Whether each `Candidate.is_plain` passes, so that a decision among such need not look."""
 
+    passes_usual: bool = False
+    """Whether all pass for each `RouteRequest.is_usual`: a decision on such need not look."""
+
 
 def _keep_real(
     request: RouteRequest, candidates: Sequence[Candidate], now: float
@@ -50,11 +53,11 @@ def _keep_real(
         return candidates
     # It counts before any other filter: a real one that is busy, that failed, or that was tried
     # is no reason to make an answer up.
-    if request.real_only or any(candidate.is_offered for candidate in real):
+    if request.real_only or [candidate for candidate in real if candidate.is_offered]:
         return real
     # Where any model will do, so will the one that a real lane is about to have.
     names_none = request.model is None and request.model_digest is None
-    if names_none and any(_has_coming(candidate.peer) for candidate in candidates):
+    if names_none and [one for one in candidates if _has_coming(one.peer)]:
         return real
     return candidates
 
@@ -65,7 +68,7 @@ def _has_coming(peer: PeerRecord) -> bool:
     coming = {
         lane.id for lane in claim.lanes if not lane.simulated and lane.state in (STARTING, RESTS)
     }
-    return bool(coming - {offer.lane for offer in claim.models})
+    return bool(coming and coming - {offer.lane for offer in claim.models})
 
 
 def _why_real(request: RouteRequest, candidate: Candidate, now: float) -> str:
@@ -122,17 +125,16 @@ def _why_features(request: RouteRequest, candidate: Candidate, now: float) -> st
 def _keep_context(
     request: RouteRequest, candidates: Sequence[Candidate], now: float
 ) -> Sequence[Candidate]:
+    if len(candidates) < 2:
+        return candidates
     # What a prompt has in tokens is an estimate, which chooses between contexts and refuses none:
     # only the peer's own tokenizer can say that a prompt does not fit.
     contexts = [candidate.offer.context_tokens for candidate in candidates]
     known = [tokens for tokens in contexts if tokens is not None]
     if not known:
         return candidates
-    least, rooms = min(known), request.rooms
-    if least >= rooms[0]:
-        return candidates
-    most = max(known)
-    if least == most and len(known) == len(contexts):
+    least, most, rooms = min(known), max(known), request.rooms
+    if least >= rooms[0] or (least == most and len(known) == len(contexts)):
         return candidates
     # None is as large as this: then the largest, which is the likeliest to hold it.
     needed = next((room for room in rooms if room <= most), most)
@@ -359,8 +361,6 @@ def _keep_unavoided(
     request: RouteRequest, candidates: Sequence[Candidate], now: float
 ) -> Sequence[Candidate]:
     avoid = request.wishes.avoid
-    if not avoid:
-        return candidates
     return [one for one in candidates if one.peer_id not in avoid] or candidates
 
 
@@ -368,8 +368,6 @@ def _keep_preferred(
     request: RouteRequest, candidates: Sequence[Candidate], now: float
 ) -> Sequence[Candidate]:
     prefer = request.wishes.prefer
-    if not prefer:
-        return candidates
     return [one for one in candidates if one.peer_id in prefer] or candidates
 
 
@@ -378,9 +376,10 @@ ONLY = Filter(
     name="only",
     keep=_keep_only,
     why=lambda request, candidate, now: "is none of the peers that the request is limited to",
+    passes_usual=True,
 )
 
-PRIVACY = Filter(name="privacy", keep=_keep_private, why=_why_private)
+PRIVACY = Filter(name="privacy", keep=_keep_private, why=_why_private, passes_usual=True)
 
 QUICK = Filter(
     name="quick",
@@ -389,6 +388,7 @@ QUICK = Filter(
         f"makes {_rate(candidate):.3g} tokens a second and has {candidate.per_slot:.2g} requests a "
         "slot, and the request says how many they must be at least, and at most"
     ),
+    passes_usual=True,
 )
 
 # After all others: where nobody else is left, those are asked that were to be avoided.
@@ -396,12 +396,14 @@ AVOID = Filter(
     name="avoid",
     keep=_keep_unavoided,
     why=lambda request, candidate, now: "is to be avoided, and another can be asked",
+    passes_usual=True,
 )
 
 PREFER = Filter(
     name="prefer",
     keep=_keep_preferred,
     why=lambda request, candidate, now: "can be asked, and another is preferred",
+    passes_usual=True,
 )
 
 REAL = Filter(name="real", keep=_keep_real, why=_why_real)
@@ -410,6 +412,7 @@ TRIED = Filter(
     name="tried",
     keep=_keep_untried,
     why=lambda request, candidate, now: "was already asked",
+    passes_usual=True,
 )
 
 FRESH = Filter(
@@ -433,6 +436,7 @@ STRICT = Filter(
     why=lambda request, candidate, now: (
         f"simulates (backend {candidate.lane.backend}); strict mode takes real inference only"
     ),
+    passes_usual=True,
 )
 
 MODEL = Filter(
@@ -450,7 +454,9 @@ CONTEXT = Filter(name="context", keep=_keep_context, why=_why_context)
 
 CAPS = Filter(name="caps", keep=_keep_caps, why=_why_caps, passes_plain=True)
 
-CONTINUATION = Filter(name="continuation", keep=_keep_continuation, why=_why_continuation)
+CONTINUATION = Filter(
+    name="continuation", keep=_keep_continuation, why=_why_continuation, passes_usual=True
+)
 
 STATE = Filter(name="state", keep=_keep_state, why=_why_state, passes_plain=True)
 

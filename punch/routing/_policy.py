@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from random import Random
 from typing import Protocol
 
@@ -57,6 +58,8 @@ MAX_DEARER_SECONDS = 1.0
 
 # Requests of ours at a time that an unmeasured offer gets, whatever number of slots it claims.
 MAX_TRUSTED = 4
+
+_NONE_HOT: frozenset[str] = frozenset()
 
 # Places of candidates, best first, and by the place of each what it is ordered by.
 _Order = Sequence[int]
@@ -138,6 +141,8 @@ class Policy:
 
         """
         filters, starts = self.filters, NO_STARTS
+        if request.is_usual:
+            filters = self._usual_filters
         scorer = self.scorer
         if startable:
             could_be, starts = records_of(startable, now=now)
@@ -206,11 +211,16 @@ class Policy:
             now=now,
             term_names=term_names,
             removed=tuple(removed),
-            hot=frozenset([kept[place].id for place in hot]),
+            hot=frozenset([kept[place].id for place in hot]) if hot else _NONE_HOT,
             explored=explored,
             reason=reason,
             starts=starts,
         )
+
+    @cached_property
+    def _usual_filters(self) -> tuple[Filter, ...]:
+        """Those that look at each `RouteRequest.is_usual`."""
+        return tuple([step for step in self.filters if not step.passes_usual])
 
     def _reach(self, best: float) -> float:
         """How far from the *best* score others are as good as that."""

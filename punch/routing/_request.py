@@ -88,6 +88,13 @@ class RouteRequest:
     """How many requests were routed before this one; what round-robin turns by."""
 
     @property
+    def is_usual(self) -> bool:
+        """Whether it is the first try of a request that says nothing of whom it wants."""
+        return (
+            self.wishes is NO_WISHES and not self.tried and not self.strict and not self.continuing
+        )
+
+    @property
     def context_tokens(self) -> int:
         """Tokens that the model must have room for at a time (estimated)."""
         return self.prompt_tokens if self.longest_tokens is None else self.longest_tokens
@@ -127,7 +134,7 @@ def route_request(
         command=request.command,
         needs=request.needs,
         prompt_tokens=request.prompt_tokens,
-        longest_tokens=max(map(tokens_of, request.inputs), default=None),
+        longest_tokens=max(map(tokens_of, request.inputs)) if request.inputs else None,
         output_tokens=usual_output(request) if output_tokens is None else output_tokens,
         max_tokens=request.sampling.max_tokens,
         priority=request.priority,

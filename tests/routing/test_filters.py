@@ -14,6 +14,7 @@ from strategies import NOW, peer_tables, route_requests
 from punch.capability import Capability, Lane, Load, ModelOffer, PeerId
 from punch.peers import Breaker, Candidate, LaneRecord, PeerRecord, candidates_of
 from punch.routing import FRESH_SECONDS, STANDARD_FILTERS, RouteRequest, route_request
+from punch.routing.names import NO_WISHES
 from punch.wire import CommandRequest
 
 BY_NAME = {step.name: step for step in STANDARD_FILTERS}
@@ -536,3 +537,17 @@ def test_what_is_plain_passes_every_filter_that_need_not_look_at_it(
     for step in STANDARD_FILTERS:
         if step.passes_plain:
             assert list(step.keep(request, plain, NOW)) == plain
+
+
+@given(peer_tables(), route_requests)
+def test_all_pass_for_a_usual_request_where_a_filter_need_not_look_at_it(
+    peers: list[PeerRecord], request: RouteRequest
+) -> None:
+    """A decision on such a request leaves these filters out."""
+    usual = attrs.evolve(request, wishes=NO_WISHES, tried=frozenset(), strict=False)
+    usual = attrs.evolve(usual, continuing=False)
+    assert usual.is_usual
+    candidates = candidates_of(peers, request.model, request.model_digest, request.offer)
+    for step in STANDARD_FILTERS:
+        if step.passes_usual:
+            assert step.keep(usual, candidates, NOW) == candidates
