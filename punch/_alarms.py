@@ -56,23 +56,31 @@ class Alarm:
     def __init__(self, alarms: Alarms) -> None:
         self._alarms = alarms
         self._set_for = math.inf
-        self._rang = trio.Event()
+        self._sleeper: trio.lowlevel.Task | None = None
 
     async def wait(self, until: float) -> None:
         """Wait for a ring: `ring`, or the time *until* of trio's clock, or now and then earlier."""
         # The text of an answer moves its time later with each part: then the earlier ring is kept,
         # and who is woken by it looks at the clock, and waits on.
-        self._rang = trio.Event()
         if until < self._set_for:
             self._set_for = until
             self._alarms.add(self, until)
-        await self._rang.wait()
+        # An event for each wait would be half of what a word costs.
+        self._sleeper = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._abort)
+
+    def _abort(self, raise_cancel: object) -> trio.lowlevel.Abort:
+        del raise_cancel
+        self._sleeper = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
     def ring(self) -> None:
         """Wake the task, if it waits."""
-        self._rang.set()
+        if self._sleeper is not None:
+            sleeper, self._sleeper = self._sleeper, None
+            trio.lowlevel.reschedule(sleeper)
 
     def time_is_up(self) -> None:
         """Ring, and take another time from now on; called by `Alarms`."""
         self._set_for = math.inf
-        self._rang.set()
+        self.ring()

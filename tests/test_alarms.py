@@ -69,3 +69,20 @@ async def test_a_time_that_is_over_is_rung_at_once(autojump_clock: MockClock) ->
         await alarm.wait(began - 1.0)
         assert trio.current_time() == began
         nursery.cancel_scope.cancel()
+
+
+async def test_a_ring_after_a_wait_that_was_cancelled_wakes_nobody(
+    autojump_clock: MockClock,
+) -> None:
+    """Nor does a second ring; and the alarm can be waited for again."""
+    async with trio.open_nursery() as nursery:
+        alarm, began = Alarm(Alarms(nursery)), trio.current_time()
+        with trio.move_on_after(1.0):
+            await alarm.wait(began + 5.0)
+        alarm.ring()
+        alarm.ring()
+        await trio.sleep(1.0)
+        nursery.start_soon(ring, alarm, 1.0)
+        await alarm.wait(began + 9.0)
+        assert trio.current_time() == began + 3.0
+        nursery.cancel_scope.cancel()
