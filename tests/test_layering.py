@@ -27,6 +27,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         # ---- everything above is sans-I/O ----
         "_alarms _background _logs _locks",
         "admission network processes machine _subscribers _log_events",
+        "relay",
         "libp2p session llama_cpp model_store",
         "backends discovery tunnels",
         "bootstrap decision_log membership",

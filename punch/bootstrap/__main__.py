@@ -67,6 +67,7 @@ async def serve(settings: BootstrapSettings, shutdown: Shutdown) -> ExitCode:
                 per_namespace=settings.per_namespace,
                 total=settings.max_peers,
             ),
+            relays=settings.relay,
         ) as server:
             expected = {place.peer_id for place in places} - {None, server.peer_id}
             if expected:

@@ -61,6 +61,7 @@ from ..wire import (
     namespace_of,
 )
 from ._dial_back import DialBack
+from ._leading import relay_at
 from ._locks import Locks, Turns
 from ._member import Everything, Member
 from ._relayed import Relayed
@@ -388,6 +389,7 @@ async def open_bootstrap(
     admit: Admit = admit_everybody,
     limits: RegistrationLimits | None = None,
     membership: Membership | None = None,
+    relays: bool = True,
 ) -> AsyncIterator[BootstrapServer]:
     """Serve as the bootstrap of any number of namespaces for as long as the context lasts.
 
@@ -410,6 +412,8 @@ async def open_bootstrap(
       limits: How many registrations are kept, of one host, of one namespace and of all.
       membership: Our own membership of a closed namespace, of `open_membership`: what is learnt of
         removals is kept and spread, and newcomers with an invite are let in if this machine may.
+      relays: Whether it carries sealed bytes between those who meet here and cannot reach each
+        other; a member of a closed namespace needs the scope ``relay`` for it.
 
     Raises:
       ConfigurationError: if an argument makes no sense; the text names it.
@@ -431,7 +435,7 @@ async def open_bootstrap(
                 )
             )
         server = BootstrapServer(node, admit=admit, limits=limits, membership=membership)
-        await stack.enter_async_context(_serving(node, server, membership))
+        await stack.enter_async_context(_serving(node, server, membership, relays=relays))
         if membership is not None:
             await stack.enter_async_context(membership.kept_up(node, serves=True))
         yield server
@@ -453,7 +457,7 @@ async def open_meeting_point(node: Node, membership: Membership) -> AsyncIterato
 
 @asynccontextmanager
 async def _serving(
-    node: Node, server: BootstrapServer, membership: Membership | None
+    node: Node, server: BootstrapServer, membership: Membership | None, *, relays: bool = True
 ) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         nursery = await stack.enter_async_context(open_background())
@@ -463,6 +467,8 @@ async def _serving(
             own = (membership.namespace.name, membership.namespace.key)
             stack.enter_context(membership.watch(partial(server._reconsider, own)))
         node.handle(PROTOCOL, server.serve)
+        if relays:
+            relay_at(node, server._members, membership)
         yield
 
 

@@ -23,6 +23,7 @@ from ..wire import (
     encode_registration,
 )
 from ._meeting import LIFETIME_SECONDS
+from .attendance import Hidden
 
 
 class Announcement:
@@ -44,6 +45,7 @@ class Announcement:
         self._sequence = 0
         # Users of each role in this process: two routers are one dialer, until both have ended.
         self._roles = Counter(roles)
+        self.hidden = Hidden(node)
         self.altered = trio.Event()
         self.troubles: Callable[[], tuple[Reach, ...]] = tuple
         self.besides: Callable[[str], Mapping[PeerId, bool]] = lambda source: {}
@@ -71,6 +73,9 @@ class Announcement:
             root=None if member is None else member.namespace.key,
         )
         return attrs.evolve(join, signature=self._node.sign(join.signed))
+
+    async def be_relayed(self, relay: PeerId) -> None:
+        await self.hidden.be_relayed(relay)
 
     @property
     def roles(self) -> frozenset[str]:

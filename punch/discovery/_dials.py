@@ -279,7 +279,7 @@ def _ends(addresses: Collection[str]) -> tuple[tuple[str, ...], tuple[str, ...]]
     sites: dict[str, None] = {}
     for text in addresses:
         try:
-            address = parse_address(text)
+            address = parse_address(text, relayed=True)
         except ConfigurationError:
             continue
         places[address.place] = None

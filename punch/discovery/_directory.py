@@ -295,6 +295,7 @@ class Directory:
         for reach in sighting.reach:
             if reach.peer_id == own:
                 self._own_reach.hear(listed.source.name, reach)
+                self._announce.hidden.hear(self._own_reach.verdict)
         # In their order: of many that come at once the pool asks the first and the last in turn.
         told = [each.peer_id for each in sighting.present]
         of_reach = [each.peer_id for each in sighting.reach]

@@ -92,7 +92,7 @@ def _sorted_out(
     refused: dict[str, None] = {}
     for text in addresses:
         try:
-            address = parse_address(text)
+            address = parse_address(text, relayed=True)
         except ConfigurationError:
             # The node says what it does not understand, and dials nothing.
             fit.setdefault(text, text)

@@ -15,6 +15,7 @@ import attrs
 import trio
 
 from ..capability import PeerId
+from ..network import dialled_together
 from ..peers import PeerTable
 from ..session import PeerSession
 from ..wire import MAX_REACH, Reach
@@ -48,16 +49,20 @@ class ListenerState:
     """Set when the listener started anew or moved: the next try is made at once."""
 
     @property
+    def _tries(self) -> tuple[tuple[str, ...], ...]:
+        return dialled_together(self.listener.addresses)
+
+    @property
     def has_more_addresses(self) -> bool:
         """True if some of its addresses were not tried yet in this round."""
-        return not self.has_met and 0 < len(self.reasons) < len(self.listener.addresses)
+        return not self.has_met and 0 < len(self.reasons) < len(self._tries)
 
     def next_addresses(self) -> tuple[str, ...]:
-        """The addresses to try: one at a time before it was met, or another's turn would wait."""
+        """The addresses to try: few at a time before it was met, or another's turn would wait."""
         addresses = self.listener.addresses
         if self.has_met or not addresses:
             return addresses
-        return (addresses[self.tries % len(addresses)],)
+        return self._tries[self.tries % len(self._tries)]
 
     def failed(self, reason: str, why: str | None = None) -> None:
         """Note a dial in vain; the trouble is told once every address was tried."""

@@ -14,8 +14,8 @@ from ..access import Admit, Membership, admit_everybody
 from ..capability import PeerId
 from ..events import Bus, PeerJoined, PeerLeft
 from ..exceptions import PeerUnreachable
-from ..network import LoopbackStream, Node, Stream, ip_of, is_this_machine
-from ..peers import IN_PROCESS, ON_MACHINE, OVER_NETWORK, PeerTable
+from ..network import LoopbackStream, Node, Stream, ip_of, is_this_machine, relay_of
+from ..peers import IN_PROCESS, ON_MACHINE, OVER_NETWORK, OVER_RELAY, PeerTable
 from ..session import PeerSession, ServerCall, door_for
 from ..wire import PROTOCOL, Advert, Hello, LoadReport, Session, greeting
 from ._dials import Dials
@@ -304,6 +304,8 @@ def _publish_left(events: Bus, peer_id: PeerId) -> None:
 def _path_of(stream: Stream) -> str | None:
     if isinstance(stream, LoopbackStream):
         return IN_PROCESS
+    if relay_of(stream) is not None:
+        return OVER_RELAY
     ip = ip_of(stream)
     if ip is None:
         return None

@@ -79,6 +79,10 @@ class Announce(Protocol):
         """The members that other sources than *source* list: whether one has it from the member."""
         ...
 
+    async def be_relayed(self, relay: PeerId) -> None:
+        """Have the peer *relay* lead others to us whenever we are hidden from them, for ever."""
+        ...
+
     @property
     def roles(self) -> Collection[str]:
         """Our roles, see `Registration.roles`."""

@@ -6,7 +6,8 @@ A connection is opened by `_dialing`; the swarm that holds them is libp2p's.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+import socket
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -19,7 +20,7 @@ from libp2p.transport.quic.connection import QUICConnection
 from .._logs import get_logger
 from ..capability import PeerId
 from ..exceptions import ConfigurationError, PeerUnreachable
-from ..network import Address, parse_address
+from ..network import Address, DialOrder, dial_order, parse_address
 from ._dialing import Dialer
 from .defects import _quic as _quic_defects
 from .defects import _swarm as defects
@@ -33,6 +34,8 @@ for the first stream to be opened."""
 
 # Half of the shorter linger: a connection is closed at most this much late.
 _SWEEP_SECONDS = 0.5
+
+_IP_FAMILIES = frozenset({socket.AF_INET, socket.AF_INET6})
 
 _log = get_logger(__name__)
 
@@ -59,6 +62,16 @@ class ConnectionState:
     pinged: float = 0.0
     """When the connection was last kept alive; trio's clock, in seconds."""
 
+    @property
+    def relay(self) -> PeerId | None:
+        """The relay through which this side has dialled; `None` if there is none."""
+        return None if self.address is None else self.address.relay
+
+    @property
+    def is_relayed(self) -> bool:
+        """True if this side has dialled through a relay."""
+        return self.relay is not None
+
 
 @attrs.define(kw_only=True)
 class _Dial:
@@ -75,6 +88,20 @@ class _Dial:
 
     why: str | None = None
     """The same in a word."""
+
+
+@attrs.define
+class _Failed:
+    """Why the addresses of a dial did not work."""
+
+    reasons: list[str] = attrs.field(factory=list)
+    whys: list[str | None] = attrs.field(factory=list)
+
+    def error(self, peer_id: PeerId) -> PeerUnreachable:
+        """All of them in one; the word is that of the first, which the peer thinks best of."""
+        why = "; ".join(self.reasons) or "no address is known"
+        word = self.whys[0] if self.whys else None
+        return PeerUnreachable(f"cannot be reached: {why}", peer_id=peer_id, why=word)
 
 
 _to_id = lru_cache(maxsize=1024)(ID.from_base58)
@@ -121,15 +148,18 @@ class Connections:
         except ValueError:
             return None
         places = set(map(_place, addresses)) if found else set()
-        return next(
-            (
-                each
-                for each in found
-                if self.is_live(each)
-                and (not places or (at := self.state(each).address) is None or str(at) in places)
-            ),
-            None,
+        usable = (
+            each
+            for each in found
+            if self.is_live(each)
+            and (not places or (at := self.state(each).address) is None or str(at) in places)
         )
+        return min(usable, key=lambda each: self.state(each).is_relayed, default=None)
+
+    def dialled_at(self, peer_id: PeerId) -> Address | None:
+        """Where we have dialled a peer that is connected; `None` if it has dialled us."""
+        connection = self.live(peer_id)
+        return None if connection is None else self.state(connection).address
 
     def close_from_elsewhere(self, hosts: frozenset[str]) -> None:
         """Close the connections that come from an address of ours that is not in *hosts*."""
@@ -217,36 +247,76 @@ class Connections:
                 del self._dials[peer_id]
 
     async def _dial(self, peer_id: PeerId, addresses: Sequence[str]) -> Any:
-        reasons, whys = [], []
-        candidates: list[Address] = []
+        failed = _Failed()
+        order = dial_order(self._candidates(peer_id, addresses, failed))
+        if order.relayed:
+            connection = await self._dial_both(order, peer_id, failed)
+        else:
+            connection = await self._dial_each(order.direct, peer_id, failed)
+        if connection is None:
+            raise failed.error(peer_id)
+        return connection
+
+    def _candidates(
+        self, peer_id: PeerId, addresses: Sequence[str], failed: _Failed
+    ) -> Iterator[Address]:
         for text in dict.fromkeys(addresses):
             try:
-                address = parse_address(text)
+                address = parse_address(text, relayed=True)
             except ConfigurationError as error:
-                reasons.append(str(error))
+                failed.reasons.append(str(error))
                 continue
             if address.peer_id not in {None, peer_id}:
-                reasons.append(f"{text} is the address of another peer")
+                failed.reasons.append(f"{text} is the address of another peer")
             elif address.transport not in self._transports:
-                reasons.append(f"{text} is of a transport that this node does not dial")
+                failed.reasons.append(f"{text} is of a transport that this node does not dial")
             else:
-                candidates.append(attrs.evolve(address, peer_id=None))
-        # TCP first: it is the faster one in py-libp2p, and where nothing listens it says so at
-        # once, while a datagram gets no answer.
-        for address in sorted(candidates, key=lambda each: each.transport == "quic"):
+                yield attrs.evolve(address, peer_id=None)
+
+    async def _dial_each(
+        self, candidates: Sequence[Address], peer_id: PeerId, failed: _Failed
+    ) -> Any:
+        """The connection to the first of *candidates* that answers; `None` if none does."""
+        for address in candidates:
             try:
                 connection = await self._dialer.dial(address, peer_id)
             except PeerUnreachable as error:
-                reasons.append(f"{address}: {error}")
-                whys.append(error.why)
+                failed.reasons.append(f"{address}: {error}")
+                failed.whys.append(error.why)
             else:
                 state = self.state(connection)
                 state.dialed, state.address = True, address
                 return connection
-        why = "; ".join(reasons) or "no address is known"
-        # The first address is the one that the peer thinks best of.
-        word = whys[0] if whys else None
-        raise PeerUnreachable(f"cannot be reached: {why}", peer_id=peer_id, why=word)
+        return None
+
+    async def _dial_both(self, order: DialOrder, peer_id: PeerId, failed: _Failed) -> Any:
+        """The connection by the row that is first; of two that came at once the direct one."""
+        found: list[Any] = []
+        has_failed = trio.Event()
+
+        async def directly(scope: trio.CancelScope) -> None:
+            connection = await self._dial_each(order.direct, peer_id, failed)
+            if connection is None:
+                has_failed.set()
+            else:
+                found.append(connection)
+                scope.cancel()
+
+        async def by_relay(scope: trio.CancelScope) -> None:
+            with trio.move_on_after(order.head_start):
+                await has_failed.wait()
+            connection = await self._dial_each(order.relayed, peer_id, failed)
+            if connection is not None:
+                found.append(connection)
+                scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(directly, nursery.cancel_scope)
+            nursery.start_soon(by_relay, nursery.cancel_scope)
+        found.sort(key=lambda each: self.state(each).is_relayed)
+        for connection in found[1:]:
+            self.close_soon(connection, self.state(connection))
+        return found[0] if found else None
 
     async def close(self) -> None:
         """Close all connections at once; `Swarm.close` takes 0.1 s for each."""
@@ -257,7 +327,7 @@ class Connections:
 
 def _place(text: str) -> str:
     try:
-        return str(attrs.evolve(parse_address(text), peer_id=None))
+        return str(attrs.evolve(parse_address(text, relayed=True), peer_id=None))
     except ConfigurationError:
         return text
 
@@ -265,17 +335,20 @@ def _place(text: str) -> str:
 def local_host(connection: Any) -> str | None:
     """Our IP address that a TCP connection comes from; `None` if that is not known.
 
-    A connection of QUIC has no socket of its own, and ends by its time limit.
+    A connection of QUIC has no socket of its own, and ends by its time limit; one through a relay
+    ends with the connection to the relay.
     """
     found = connection.muxed_conn
     # The layers from Yamux down to the socket, by their names in libp2p 0.8.1.
     for name in ("secured_conn", "conn", "read_writer", "read_write_closer", "stream", "stream"):
         found = getattr(found, name, None)
     try:
-        host = found.socket.getsockname()[0] if isinstance(found, trio.SocketStream) else None
+        if not isinstance(found, trio.SocketStream) or found.socket.family not in _IP_FAMILIES:
+            return None
+        host = found.socket.getsockname()[0]
     except OSError:
         return None
-    return None if host is None else str(host).partition("%")[0]
+    return str(host).partition("%")[0]
 
 
 async def _close_connection(connection: Any) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import errno
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -15,6 +16,7 @@ import multiaddr
 import trio
 from aioquic.quic.connection import QuicConnection
 from libp2p.custom_types import TProtocol
+from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.transport.exceptions import OpenConnectionError
@@ -31,8 +33,12 @@ from .defects import _swarm as defects
 _CLOSE_SECONDS = 1.0
 
 
+DialCircuit = Callable[[Address, PeerId], Awaitable[RawConnection]]
+"""Dials a peer through the relay of an address; raises `PeerUnreachable`."""
+
+
 class Dialer:
-    """Opens connections over TCP, with Noise and Yamux, and over QUIC.
+    """Opens connections over TCP, and through relays, with Noise and Yamux, and over QUIC.
 
     `Swarm.dial_addr` does the same steps, but must be told who is there before it asks, and
     says little about what went wrong.
@@ -48,6 +54,11 @@ class Dialer:
         self._swarm = swarm
         self._tcp = tcp
         self._quic = quic
+        self._circuits: DialCircuit | None = None
+
+    def lead_through(self, circuits: DialCircuit) -> None:
+        """Dial through relays by *circuits* from now on."""
+        self._circuits = circuits
 
     async def dial(self, address: Address, peer_id: PeerId) -> Any:
         """Connect to a peer; the swarm's connection.
@@ -73,6 +84,8 @@ class Dialer:
         """Try the addresses that a name stands for, one after the other, until one works."""
         last = PeerUnreachable("the name stands for no address")
         address = attrs.evolve(address, peer_id=None)
+        if address.relay is not None:
+            return await self._try(address, peer_id)
         try:
             resolved = await resolve(address)
         except OSError as error:
@@ -101,10 +114,14 @@ class Dialer:
                     f"it means nothing without its interface: write it as {zoned}", why="no_route"
                 )
         heard = Heard()
-        connect = self._tcp_session if address.transport == "tcp" else self._quic_session
+        is_raw = address.relay is not None or address.transport == "tcp"
         try:
             with trio.fail_after(defects.HANDSHAKE_SECONDS):
-                session, found = await connect(address, heard)
+                if is_raw:
+                    raw = await self._raw(address, peer_id)
+                    session, found = await self._secured(raw, heard)
+                else:
+                    session, found = await self._quic_session(address)
         except trio.TooSlowError as error:
             raise _too_slow(heard) from error
         if peer_id is None:
@@ -115,7 +132,7 @@ class Dialer:
                 raise PeerUnreachable(f"{found} answered there: wrong identity", why="other_peer")
             # From here on the connection may serve several callers: no caller's cancel ends it.
             with trio.CancelScope(shield=True), trio.fail_after(defects.HANDSHAKE_SECONDS):
-                if address.transport == "tcp":
+                if is_raw:
                     session = await self._swarm.upgrader.upgrade_connection(
                         session, ID.from_base58(peer_id)
                     )
@@ -130,12 +147,21 @@ class Dialer:
             await _close(session)
             raise PeerUnreachable("it ended the handshake") from error
 
-    async def _tcp_session(self, address: Address, heard: Heard) -> tuple[Any, PeerId]:
+    async def _raw(self, address: Address, peer_id: PeerId | None) -> RawConnection:
+        """A connection over TCP, or through a relay, whose bytes are not sealed yet."""
+        if address.relay is not None:
+            if self._circuits is None or peer_id is None:
+                raise PeerUnreachable("a relay leads only to a peer that is known")
+            return await self._circuits(address, peer_id)
         try:
             raw = await self._tcp.dial(multiaddr.Multiaddr(str(address)))
         except OpenConnectionError as error:
             reason, why = _reason(error)
             raise PeerUnreachable(reason, why=why) from error
+        assert isinstance(raw, RawConnection)
+        return raw
+
+    async def _secured(self, raw: RawConnection, heard: Heard) -> tuple[Any, PeerId]:
         try:
             security = self._swarm.upgrader.security_multistream
             # Without an id, Noise authenticates any peer that answers, and leaves the
@@ -152,7 +178,7 @@ class Dialer:
             await _close(raw)
             raise
 
-    async def _quic_session(self, address: Address, heard: Heard) -> tuple[Any, PeerId]:
+    async def _quic_session(self, address: Address) -> tuple[Any, PeerId]:
         quic = self._quic
         assert quic is not None
         assert self._swarm.background_nursery is not None

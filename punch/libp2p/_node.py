@@ -32,7 +32,9 @@ from .._logs import get_logger
 from ..capability import PeerId
 from ..exceptions import ConfigurationError, NetworkError, PeerUnreachable
 from ..network import Handler, Wanted, own_hosts, parse_address
+from ..relay import ACCEPT
 from . import _identity, _ports
+from ._circuits import Circuits
 from ._connections import Connections, ConnectionState
 from ._dialing import Dialer
 from ._listening import Listening
@@ -94,11 +96,20 @@ class LibP2PNode:
         self._transports = transports
         self._connections = connections
         self._nursery = nursery
+        self._circuits = Circuits(
+            swarm,
+            open_stream=self.open_stream,
+            dialled_at=connections.dialled_at,
+            nursery=nursery,
+            changed=self._has_moved,
+        )
+        dialer.lead_through(self._circuits.dial)
         self._protocols = Multiselect()
         self._inbound: dict[LibP2PStream, PeerId] = {}
         self._inbound_of: Counter[PeerId] = Counter()
         self._outbound: set[LibP2PStream] = set()
         swarm.set_stream_handler(self._serve)
+        self.handle(ACCEPT, self._circuits.accept)
 
     @property
     def peer_id(self) -> PeerId:
@@ -109,7 +120,11 @@ class LibP2PNode:
     def addresses(self) -> tuple[str, ...]:
         """Where others can dial us: multiaddresses that end in ``/p2p/PEER_ID``."""
         # Our own first: they are the ones that most dialers reach, and each is tried in turn.
-        found = (*map(str, self._listening.addresses), *self._announce)
+        found = (
+            *map(str, self._listening.addresses),
+            *self._announce,
+            *map(str, self._circuits.addresses),
+        )
         return tuple(f"{address}/p2p/{self._peer_id}" for address in dict.fromkeys(found))
 
     @property
@@ -124,8 +139,15 @@ class LibP2PNode:
             if await self._listening.follow():
                 # What goes out from an address that is gone never arrives, and nobody says so.
                 self._connections.close_from_elsewhere(frozenset(own_hosts()))
-                moved, self.moved = self.moved, trio.Event()
-                moved.set()
+                self._has_moved()
+
+    def _has_moved(self) -> None:
+        moved, self.moved = self.moved, trio.Event()
+        moved.set()
+
+    async def be_relayed(self, relay: PeerId) -> None:
+        """Have *relay* lead others here until it stops; see `punch.network.Relayable`."""
+        await self._circuits.be_relayed(relay)
 
     def statistics(self) -> NodeStatistics:
         """How many connections and streams are open."""
@@ -279,7 +301,11 @@ class LibP2PNode:
 
         state.streams += 1
         return LibP2PStream(
-            muxed, peer_id=peer_id, start_soon=self._nursery.start_soon, on_close=on_close
+            muxed,
+            peer_id=peer_id,
+            start_soon=self._nursery.start_soon,
+            on_close=on_close,
+            relay=state.relay,
         )
 
     async def _close(self) -> None:

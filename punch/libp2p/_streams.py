@@ -53,6 +53,7 @@ class LibP2PStream:
       peer_id: Identity of the peer at the other end.
       start_soon: Starts a task that may outlive this stream, and ends with the node.
       on_close: Called once, when the stream is closed here.
+      relay: The peer that carries the bytes, if this side has dialled through one.
 
     """
 
@@ -66,6 +67,7 @@ class LibP2PStream:
         "_sending",
         "_start_soon",
         "_write",
+        "relay",
     )
 
     def __init__(
@@ -75,7 +77,9 @@ class LibP2PStream:
         peer_id: PeerId,
         start_soon: Callable[..., None],
         on_close: Callable[[LibP2PStream], None],
+        relay: PeerId | None = None,
     ) -> None:
+        self.relay = relay
         self._muxed = muxed
         self._muxer: Any = _quic_defects if isinstance(muxed, QUICStream) else _yamux_defects
         self._read: Callable[[int], Awaitable[bytes]] = muxed.read

@@ -21,6 +21,7 @@ _FORM = re.compile(
     r"(?:/ip6zone/(?P<zone>[\w.:-]{1,64}))?"
     r"/(?P<kind>ip4|ip6|dns|dns4|dns6)/(?P<host>[^/\s]{1,253})"
     r"/(?P<transport>tcp|udp)/(?P<port>\d{1,5})(?P<quic>/quic-v1)?"
+    r"(?:/p2p/(?P<relay>[1-9A-HJ-NP-Za-km-z]{40,64})(?P<circuit>/p2p-circuit))?"
     r"(?:/p2p/(?P<peer>[1-9A-HJ-NP-Za-km-z]{40,64}))?/?"
 )
 
@@ -52,9 +53,14 @@ class Address:
     zone: str = ""
     """Of a link-local address of IPv6: the interface of this machine behind which it is."""
 
+    relay: PeerId | None = None
+    """The peer at this place that leads to *peer_id*; `None` if that peer is there itself."""
+
     def __str__(self) -> str:
         how = f"tcp/{self.port}" if self.transport == "tcp" else f"udp/{self.port}/quic-v1"
         who = f"/p2p/{self.peer_id}" if self.peer_id is not None else ""
+        if self.relay is not None:
+            who = f"/p2p/{self.relay}/p2p-circuit{who}"
         where = f"/ip6zone/{self.zone}" if self.zone else ""
         return f"{where}/{self.kind}/{self.host}/{how}{who}"
 
@@ -117,8 +123,14 @@ def _version(host: str) -> int:
     return ipaddress.ip_address(host).version
 
 
-def parse_address(text: str, *, setting: str = "address") -> Address:
+def parse_address(text: str, *, setting: str = "address", relayed: bool = False) -> Address:
     """The address that *text* spells.
+
+    Args:
+      text: A multiaddress.
+      setting: What it is, for the error.
+      relayed: Whether it may lead through a relay. A relay's host and port are not the peer's, so
+        that only code which knows of relays may read them.
 
     Raises:
       ConfigurationError: naming *setting*, the text and the forms there are.
@@ -126,7 +138,9 @@ def parse_address(text: str, *, setting: str = "address") -> Address:
     """
     match = _FORM.fullmatch(text)
     wrong = None if match else "it is not of this form"
-    if match and int(match["port"]) > 65535:
+    if match and match["circuit"] and not relayed:
+        wrong = "it leads through a relay"
+    elif match and int(match["port"]) > 65535:
         wrong = f"port {match['port']} is above 65535"
     elif match and (match["transport"] == "udp") != bool(match["quic"]):
         wrong = "udp goes with /quic-v1, and tcp without"
@@ -158,6 +172,7 @@ def parse_address(text: str, *, setting: str = "address") -> Address:
         port=int(match["port"]),
         peer_id=PeerId(match["peer"]) if match["peer"] else None,
         zone=match["zone"] or "",
+        relay=PeerId(match["relay"]) if match["relay"] else None,
     )
 
 

@@ -71,6 +71,37 @@ def ip_of(stream: Stream) -> str | None:
     return stream.ip if isinstance(stream, Located) else None
 
 
+@runtime_checkable
+class Relayed(Protocol):
+    """A stream that can tell whether a relay carries its bytes."""
+
+    @property
+    def relay(self) -> PeerId | None:
+        """The peer that carries the bytes, which it cannot read; `None` if none does."""
+        ...
+
+
+def relay_of(stream: Stream) -> PeerId | None:
+    """The relay that carries the bytes of *stream*; `None` if none does, as far as is known."""
+    return stream.relay if isinstance(stream, Relayed) else None
+
+
+@runtime_checkable
+class Relayable(Protocol):
+    """A node that others can reach through a relay."""
+
+    async def be_relayed(self, relay: PeerId) -> None:
+        """Have *relay*, to which there is a connection, lead others here, until it stops.
+
+        Meanwhile the node's addresses have one that leads through the relay.
+
+        Raises:
+          PeerUnreachable: if the peer is no relay, refuses, or has stopped.
+
+        """
+        ...
+
+
 Handler = Callable[[Stream], Awaitable[None]]
 """Serves an inbound stream, which is closed when the handler returns."""
 

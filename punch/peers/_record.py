@@ -44,6 +44,9 @@ ON_MACHINE = "machine"
 OVER_NETWORK = "network"
 """The path to another machine."""
 
+OVER_RELAY = "relay"
+"""The path to another machine through a relay, which carries what it cannot read."""
+
 _Wanted = tuple[str | None, str | None, str | None, str | None]
 
 

@@ -412,6 +412,9 @@ class BootstrapSettings(ProgramSettings):
     max_peers: int = of(table.MAX_PEERS)
     """Peers of all namespaces."""
 
+    relay: bool = of(table.RELAY)
+    """Whether it carries bytes between those who meet there and cannot reach each other."""
+
     identity: str | None = of(table.BOOTSTRAP_IDENTITY)
     log_level: str = of(table.LOG_LEVEL, default="info")
 

@@ -270,6 +270,14 @@ MAX_PEERS = setting(
     help="peers of all namespaces",
 )
 
+RELAY = setting(
+    "relay",
+    SWITCH,
+    True,
+    section="bootstrap",
+    help="carry what is sealed between those who meet here and cannot reach each other",
+)
+
 # ---- identities ----
 
 
@@ -383,6 +391,7 @@ SETTINGS: tuple[Setting[object], ...] = (
     PER_HOST,
     PER_NAMESPACE,
     MAX_PEERS,
+    RELAY,
     BOOTSTRAP_IDENTITY,
     LEND,
     DEVICE,

@@ -190,6 +190,16 @@ def _hash(peer_id: PeerId, data: bytes) -> bytes:
     return hashlib.sha256(peer_id.encode() + b"\0" + data).digest()
 
 
+def _check_way(node: MemoryNode, addresses: tuple[str, ...], *, is_shut: bool) -> None:
+    """Raise `PeerUnreachable` unless *node* is at one of *addresses* and lets streams in."""
+    places = {*node.addresses[:1], *node.on_link}
+    if not places & {address.split("/p2p/")[0] for address in addresses}:
+        where = ", ".join(addresses) or "no address"
+        raise PeerUnreachable(f"is not at {where}", peer_id=node.peer_id)
+    if is_shut:
+        raise PeerUnreachable("no answer", peer_id=node.peer_id, why="no_answer")
+
+
 class MemoryNetwork:
     """Peers, and the streams between them.
 
@@ -275,13 +285,9 @@ class MemoryNetwork:
         node = self._nodes.get(peer_id)
         if node is None or not node.is_up or not dialer.is_up:
             raise PeerUnreachable(f"nobody is at {', '.join(addresses)}", peer_id=peer_id)
-        places = {*node.addresses[:1], *node.on_link}
-        if not places & {address.split("/p2p/")[0] for address in addresses}:
-            raise PeerUnreachable(
-                f"is not at {', '.join(addresses) or 'no address'}", peer_id=peer_id
-            )
-        if node.peer_id in self.firewalled:
-            raise PeerUnreachable("no answer", peer_id=peer_id, why="no_answer")
+        # Without an address: over a connection that is there, whoever has made it.
+        if addresses or not self._are_connected(dialer.peer_id, peer_id):
+            _check_way(node, addresses, is_shut=node.peer_id in self.firewalled)
         handler = node.handlers.get(protocol)
         if handler is None:
             raise PeerUnreachable(f"does not speak {protocol}", peer_id=peer_id)
@@ -293,6 +299,13 @@ class MemoryNetwork:
         self._streams.append((dialer.peer_id, peer_id, near))
         self._nursery.start_soon(self._serve, handler, far)
         return near
+
+    def _are_connected(self, one: PeerId, other: PeerId) -> bool:
+        """Whether the two have a stream."""
+        return any(
+            {near, far} == {one, other} and not stream._outgoing.closed
+            for near, far, stream in self._streams
+        )
 
     async def _serve(self, handler: Handler, stream: MemoryStream) -> None:
         try:

@@ -26,7 +26,8 @@ def test_a_firewalled_listener_is_named_with_its_reason_on_all_sides(lab: Lab) -
     """The bootstrap, the listener and three kinds of dialers say so; and that it is mended."""
     boot, shut, open_, asker = (lab.machine(name) for name in ("boot", "shut", "open", "asker"))
     shut.firewall("drop")
-    server = boot.bootstrap("--listen", f"/ip4/{boot.ip4}/tcp/{BOOTSTRAP_PORT}")
+    # One that relays would lead them to it: `test_relay`.
+    server = boot.bootstrap("--listen", f"/ip4/{boot.ip4}/tcp/{BOOTSTRAP_PORT}", "--no-relay")
     listener, well = shut.start("listener"), open_.start("listener")
     watch = asker.start_punch("peers", "--json")
     gateway = asker.start("gateway", "--port", "8080")

@@ -167,6 +167,8 @@ class Unannounced:
     def known(self) -> dict[PeerId, tuple[str, ...]]:
         return {}
 
+    async def be_relayed(self, relay: PeerId) -> None: ...
+
     def besides(self, source: str) -> dict[PeerId, bool]:
         return {}
 

@@ -15,7 +15,7 @@ import trio
 from ...capability import Lane, ModelOffer, PeerId
 from ...dialer import Router, open_router
 from ...exceptions import NoPeerAvailable
-from ...peers import ANSWERING, PeerRecord, shown_names
+from ...peers import ANSWERING, OVER_RELAY, PeerRecord, shown_names
 from ...settings import (
     DIALER_IDENTITY,
     LOG_LEVEL,
@@ -216,6 +216,7 @@ def as_data(peer: PeerRecord, now: float) -> dict[str, Any]:
             {**attrs.asdict(lane), "ours": _ours(peer, lane)} for lane in peer.capability.lanes
         ],
         "rtt": peer.rtt,
+        "path": peer.path,
         "reachable": peer.reachable,
         "unreachable_why": peer.unreachable_why,
         "reputation": peer.reputation,
@@ -254,7 +255,12 @@ def notes(router: Router) -> list[str]:
     lines += [
         f"{peer.peer_id} is reached from here, and perhaps not by others: {peer.unreachable_why}"
         for peer in router.peers
-        if peer.reachable is False
+        if peer.reachable is False and peer.path != OVER_RELAY
+    ]
+    lines += [
+        f"{peer.peer_id} is reached through a relay, which takes longer: {peer.unreachable_why}"
+        for peer in router.peers
+        if peer.path == OVER_RELAY
     ]
     for peer_id, addresses in router.workers.items():
         lines.append(f"{peer_id} lends memory: at {', '.join(addresses) or 'no address'}")

@@ -24,7 +24,7 @@ const ROW = 54;
 const BOX = 42;
 const LETTER = 7.2;
 
-const PATHS = { process: "in this process", machine: "on this machine", network: "over the network" };
+const PATHS = { process: "in this process", machine: "on this machine", network: "over the network", relay: "through a relay" };
 const KINDS = { peer: "listens", lender: "lends memory", away: "cannot be reached", meeting: "meeting point" };
 
 export function topologySection() {

@@ -5,6 +5,7 @@ Which sources there are is decided by the directory; the meeting points' side is
 """
 
 from ._checks import Checks
+from ._hidden import Hidden
 from ._members import MAX_MEETINGS, MemberSource, member_sources
 from ._rank import ranked
 from ._stream import Attendance, Attended
@@ -13,6 +14,7 @@ __all__ = [
     "Attendance",
     "Attended",
     "Checks",
+    "Hidden",
     "MemberSource",
     "member_sources",
     "ranked",

@@ -149,6 +149,7 @@ class Attendance:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._renew, frames, announce, nursery.cancel_scope, lost)
                 nursery.start_soon(self._follow, frames, found, nursery.cancel_scope, lost)
+                nursery.start_soon(announce.be_relayed, stream.peer_id)
         except BaseException:
             # We are leaving: tell the other side, which otherwise waits for the expiry.
             with trio.CancelScope(shield=True), trio.move_on_after(1.0):

@@ -416,9 +416,13 @@ def tcp_keepalive() -> None:
 
     def init(self: Any, stream: Any) -> None:
         original(self, stream)
+        # One end of a pair within this process, as of a circuit, is of another family.
+        families = (socket.AF_INET, socket.AF_INET6)
+        if not isinstance(stream, trio.SocketStream) or stream.socket.family not in families:
+            return
         for level, name, value in options:
             option = getattr(socket, name, None)
-            if option is not None and isinstance(stream, trio.SocketStream):
+            if option is not None:
                 stream.setsockopt(level, option, value)
 
     replace(io_trio.TrioTCPStream, "__init__", init)

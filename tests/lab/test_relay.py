@@ -1,0 +1,60 @@
+"""Listeners at home, behind routers that let nobody in: they answer over a relay."""
+
+from __future__ import annotations
+
+import json
+
+from integration.programs import Program, limit
+from lab.machines import BOOTSTRAP_PORT, Lab, Machine
+from lab.routers import router
+
+PROMPT = "the heron of Ravensbourne eats at seven"
+
+# Writes every frame of its machine's wire to a file.
+CAPTURE = """
+import socket
+wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.ntohs(3))
+print("Capturing", flush=True)
+with open("frames", "wb", buffering=0) as file:
+    while True:
+        file.write(wire.recv(65536))
+"""
+
+
+def relayed(peers: str) -> list[str]:
+    """The path to each listener that ``punch peers --json`` knows."""
+    return [json.loads(line)["path"] for line in peers.splitlines()]
+
+
+def at_home(lab: Lab, *options: str) -> tuple[Machine, Machine, Program]:
+    """A meeting point, an asker behind one router, and a listener behind another, started."""
+    boot = lab.machine("boot")
+    lab.meeting = f"/ip4/{boot.ip4}/tcp/{BOOTSTRAP_PORT}"
+    boot.bootstrap("--listen", lab.meeting, *options)
+    asker = router(lab, "flat", "restricted").machine("asker")
+    shed = router(lab, "home", "symmetric").machine("shed")
+    return boot, asker, shed.start("listener", "--log-level", "info")
+
+
+@limit(100)
+def test_a_listener_at_home_is_asked_over_a_relay_that_reads_nothing(lab: Lab) -> None:
+    """Both sides behind routers; all that the meeting point's wire carried has no word of it."""
+    boot, asker, listener = at_home(lab)
+    capture = boot.start_script(CAPTURE)
+    capture.wait_out("Capturing")
+    listener.wait_for("this machine is reached through a relay")
+    asked = asker.dial("--ask", PROMPT, "--timeout", "20")
+    assert asked.code == 0, asked
+    assert asked.out.strip()
+    assert PROMPT.encode() not in (frames := (boot.folder / "frames").read_bytes())
+    assert len(frames) > 10_000
+    assert relayed(asker.punch("peers", "--once", "--json").out) == ["relay"]
+
+
+@limit(100)
+def test_a_meeting_point_that_does_not_relay_leads_nobody_home(lab: Lab) -> None:
+    """It says so to the listener, and the asker is told that nobody can be reached."""
+    _, asker, listener = at_home(lab, "--no-relay")
+    listener.wait_for("no relay there")
+    asked = asker.dial("--ask", PROMPT, "--timeout", "15")
+    assert asked.code == 3, asked
