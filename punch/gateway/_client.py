@@ -11,7 +11,6 @@ from typing import Any
 
 import trio
 
-from .._background import acquire_now
 from ._errors import Refusal, dialect_of
 from ._headers import what_is_waited_for
 from ._live import RequestAccount
@@ -62,7 +61,8 @@ class Client:
         """When there was text or a comment last, in seconds of trio's clock."""
         self._is_done = False
         self._is_nameless = False
-        # Side-by-side answers and comments write in tasks of their own; their bytes must not mix.
+        # Side-by-side answers and comments write in tasks of their own; their bytes must not mix
+        # where a server may not be called by two at once.
         self._lock = trio.Lock()
 
     @property
@@ -136,24 +136,27 @@ class Client:
 
     async def write(self, spell: Callable[[], bytes], *, last: bool = False) -> None:
         """Send what *spell* gives; returns when the client, or its buffers, have taken it."""
-        await acquire_now(self._lock)
-        try:
-            if self._is_done:
-                return
-            opening = b""
-            if not self.is_open:
-                # An answer that is whole has sent its head with its length before.
-                assert self._stream is not None
-                await self._open(200, self._stream.stream_type)
-                opening = self._stream.began(self._account.model(), self._account.prompt())
-                self._is_nameless = self._account.record.provenance is None
-            data = opening + spell()
-            self._is_done = last
-            if data or last:
-                body = {"type": "http.response.body", "body": data, "more_body": not last}
-                await self._send(body)
-        finally:
-            self._lock.release()
+        if self._watch is not None:
+            # Our own server sends all in the order in which it is called, whoever calls.
+            await self._write(spell, last=last)
+            return
+        async with self._lock:
+            await self._write(spell, last=last)
+
+    async def _write(self, spell: Callable[[], bytes], *, last: bool) -> None:
+        if self._is_done:
+            return
+        opening = b""
+        if not self.is_open:
+            # An answer that is whole has sent its head with its length before.
+            assert self._stream is not None
+            await self._open(200, self._stream.stream_type)
+            opening = self._stream.began(self._account.model(), self._account.prompt())
+            self._is_nameless = self._account.record.provenance is None
+        data = opening + spell()
+        self._is_done = last
+        if data or last:
+            await self._send({"type": "http.response.body", "body": data, "more_body": not last})
 
     def name_model(self) -> None:
         """Name the model from now on, if a comment opened the stream before it was known."""

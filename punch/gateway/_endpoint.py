@@ -310,7 +310,10 @@ def request_id_in(headers: Mapping[bytes, bytes]) -> str | None:
 
 def check_media_type(headers: Mapping[bytes, bytes], *, anything: bool) -> None:
     """Refuse a body that is not JSON; with *anything*, trust any media type, as Ollama does."""
-    given = headers.get(b"content-type", b"").decode("latin-1")
+    said = headers.get(b"content-type", b"")
+    if said in (b"", b"application/json"):
+        return
+    given = said.decode("latin-1")
     kind = given.split(";")[0].strip().lower()
     if anything or kind in ("", "application/json") or kind.endswith("+json"):
         return

@@ -142,3 +142,26 @@ async def test_a_client_that_takes_nothing_is_told_from_one_that_left(
     with pytest.raises(trio.BrokenResourceError):
         await pipe.write(b"x")
     await ours.aclose()
+
+
+async def test_a_client_that_sent_much_ahead_is_missed_at_its_next_request(
+    autojump_clock: MockClock,
+) -> None:
+    """What it sent is read on as soon as there is room for it."""
+    more = b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Long: %b\r\n\r\n" % (b"a" * 8000)
+    async with open_client({"a": MockBackend(MockScript(delay=10.0))}) as client:
+        async with trio.open_nursery() as nursery:
+            server = Server(client.app, Limits())
+            ours, theirs = connected()
+            nursery.start_soon(server.connected, ours)
+            await theirs.send_all(request())
+            await trio.sleep(1)
+            await theirs.send_all(request() + 10 * more)
+            await until(theirs, b'"usage"')
+            await trio.sleep(2)
+            assert len(client.app.service.live.under_way) == 1
+            await theirs.aclose()
+            await trio.sleep(0.2)
+            assert server.connections == 0
+            nursery.cancel_scope.cancel()
+    assert client.seen.last.error_code == "disconnected"

@@ -143,10 +143,10 @@ class TextShape(ABC):
         self.model = model
         self.includes_usage = bool(includes_usage)
         self._counts_unasked = includes_usage is None and answers == 1
+        # Of every event; spelled when a stream begins, which an answer in one piece never does.
         self._head = ""
         self._tails: dict[int, tuple[str, str]] = {}
         self._opened: set[int] = set()
-        self.began(model, Usage())
 
     # ---- what differs ----
 

@@ -155,11 +155,10 @@ class Connection:
         """Whether another process is to answer *request*: it has the connection then."""
         assert self._hand_over is not None
         incoming = self.incoming
-        await incoming.stop()
-        raw, was_placed, self._is_placed = incoming.raw(), self._is_placed, False
+        raw, was_placed, self._is_placed = await incoming.raw(), self._is_placed, False
         is_over = not was_placed and await self._hand_over(request, self._pipe.stream, raw)
         if not is_over:
-            incoming.start(nursery)
+            incoming.go_on(nursery)
         return is_over
 
     async def _cycle_of(self, request: Request) -> Cycle:

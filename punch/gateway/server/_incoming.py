@@ -56,11 +56,13 @@ class Incoming:
         self._limits = limits
         self._keeps_raw = keeps_raw
         self._raw: bytearray | None = None
+        self._is_ours = False
         self.answering = trio.CancelScope()
         """The work on answers, cancelled at the client's end if the one under way wants that."""
         self._ends_answer = False
         self._news = trio.Event()
         self._room = trio.Event()
+        self._waits_for_room = False
         self._reading = trio.CancelScope()
         self._has_stopped = trio.Event()
 
@@ -71,10 +73,12 @@ class Incoming:
             self.request, self.due = None, trio.current_time() + self._limits.idle
             self._ends_answer = False
         if self._keeps_raw:
+            self._is_ours = False
             self._raw = None if parser.has_more else bytearray(self.ahead)
         if self.ahead:
             ahead, self.ahead = self.ahead, bytearray()
             parser.feed(ahead)
+            self._room.set()
         in_head = False
         while (request := self._begun()) is None:
             if parser.error is not None or is_ending() or self.is_lost:
@@ -92,10 +96,22 @@ class Incoming:
             self.request, self.due = self.parser.requests.popleft(), math.inf
         return self.request
 
-    def raw(self) -> bytes | None:
-        """The bytes of this request and what came behind it, once; see `HandOver`."""
-        raw, self._raw = self._raw, None
-        return None if raw is None else bytes(raw)
+    async def raw(self) -> bytes | None:
+        """The bytes of this request and what came behind it; see `HandOver`.
+
+        Until `go_on` nothing more is read: what another process has to read is left to it.
+        """
+        if not self._waits_for_room:
+            # The request came while another one was answered.
+            await self.stop()
+        return None if self._raw is None else bytes(self._raw)
+
+    def go_on(self, nursery: trio.Nursery) -> None:
+        """Answer the request whose bytes were asked for here."""
+        self._raw, self._is_ours = None, True
+        self._room.set()
+        if not self._waits_for_room:
+            self.start(nursery)
 
     def start(self, nursery: trio.Nursery) -> None:
         """Read all the time, in a task of *nursery*."""
@@ -115,16 +131,22 @@ class Incoming:
                     if self._has_room():
                         self._sort(await self.read())
                     else:
-                        self._room = trio.Event()
+                        self._room, self._waits_for_room = trio.Event(), True
                         await self._room.wait()
+                        self._waits_for_room = False
         finally:
+            self._waits_for_room = False
             self._has_stopped.set()
 
     def _has_room(self) -> bool:
         request = self.request
-        if request is not None and request.is_complete:
+        if request is None:
+            return self.parser.error is None
+        if self._keeps_raw and not self._is_ours:
+            return False
+        if request.is_complete:
             return len(self.ahead) < MAX_AHEAD_BYTES
-        return self.parser.error is None and not (request is not None and request.has_news)
+        return self.parser.error is None and not request.has_news
 
     def _sort(self, data: bytes | bytearray) -> None:
         """Add *data* to what it belongs to; no data is the client's end."""
