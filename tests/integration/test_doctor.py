@@ -25,13 +25,10 @@ def wrong(report: dict[str, Any]) -> set[tuple[str, str]]:
 def test_the_doctor_names_what_is_broken_and_a_bundle_names_nobody(
     programs: Programs, tmp_path: Path
 ) -> None:
-    """A port of another program, a meeting point that is off, a wrong value, a broken engine."""
+    """A port of another program, a meeting point that is off, a wrong value."""
     programs.bootstrap()
     programs.listener(PUNCH_NAME="quite-a-name")
     off, bundle = f"/ip4/127.0.0.1/tcp/{free_port()}", tmp_path / "report.json"
-    engine = tmp_path / "llama-server"
-    engine.write_text("#!/bin/sh\nexit 3\n")
-    engine.chmod(0o755)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         ended = programs.start_punch(

@@ -27,7 +27,7 @@ def examined(machine: Machine, *options: str, **variables: str) -> dict[str, Any
 @pytest.mark.long
 @limit(240)
 def test_the_doctor_names_the_cause_in_an_open_namespace(lab: Lab) -> None:
-    """A firewall, a name, a port, a bootstrap and a cable; and it is silent about what is sound."""
+    """A firewall, addresses, an engine, an identity, a cable; it is silent about what is sound."""
     boot, shut, asker = (lab.machine(name) for name in ("boot", "shut", "asker"))
     where = f"/ip4/{boot.ip4}/tcp/{BOOTSTRAP_PORT}"
     server = boot.bootstrap("--listen", where)
@@ -67,6 +67,22 @@ def test_the_doctor_names_the_cause_in_an_open_namespace(lab: Lab) -> None:
     assert "no_answer" in told["meeting points"][0]["said"]
     boot.open()
 
+    # What would run here, and what is set.
+    engine = asker.folder / "llama-server"
+    engine.write_text("#!/bin/sh\nexit 3\n")
+    engine.chmod(0o755)
+    told = examined(asker, LLAMA_CPP_EXE=str(engine), PUNCH_SLOTS="many")
+    assert set(told) == {"engines", "settings"}
+    assert "PUNCH_SLOTS" in told["settings"][0]["remedy"]
+
+    # Somebody else is where the bootstrap was.
+    server.stop()
+    (boot.data / "identities" / "bootstrap.key").unlink()
+    boot.bootstrap("--listen", where)
+    told = examined(asker)
+    assert set(told) == {"meeting points"}
+    assert "known_peers" in told["meeting points"][0]["remedy"]
+
     asker.link("eth0", "down")
     assert "interfaces" in examined(asker)
 
@@ -74,13 +90,19 @@ def test_the_doctor_names_the_cause_in_an_open_namespace(lab: Lab) -> None:
 @pytest.mark.long
 @limit(240)
 def test_the_doctor_names_the_cause_in_a_closed_namespace(lab: Lab) -> None:
-    """Members that are off, and a machine that was removed; it is silent about what is sound."""
+    """A damaged grant, a member that is off, a removed one; it is silent about what is sound."""
     desk, shed = lab.machine("desk"), lab.machine("shed")
     closed_namespace(lab, desk)
     programs = serving([desk])
     let_in(desk, [shed])
     programs |= serving([shed])
     assert (examined(desk), examined(shed)) == ({}, {})
+
+    chain = next((shed.data / "namespaces").glob("home@*")) / "chain"
+    whole = chain.read_bytes()
+    chain.write_bytes(b"damaged")
+    assert set(examined(shed)) == {"grant"}
+    chain.write_bytes(whole)
 
     programs["desk"].stop()
     told = examined(shed)
