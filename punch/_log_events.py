@@ -78,12 +78,15 @@ def line_of(record: logging.LogRecord) -> dict[str, Any]:
     event, problem = said.pop("event", ""), said.pop("exc_info", None)
     if problem is not None and (kind := _kind_of(problem)) is not None:
         said = {"exception": kind} | said
-    fields = {str(name): _text(value) for name, value in islice(said.items(), MOST_FIELDS)}
+    fields = {
+        str(name): text if len(text := str(value)) <= LONGEST_VALUE else _cut(text)
+        for name, value in islice(said.items(), MOST_FIELDS)
+    }
     return {
         "time": round(record.created, 3),
         "level": record.levelname.lower(),
         "logger": record.name[:LONGEST_VALUE],
-        "event": _text(event),
+        "event": _cut(str(event)),
         "fields": fields,
     }
 
@@ -96,8 +99,7 @@ def _kind_of(problem: object) -> str | None:
     return None
 
 
-def _text(value: object) -> str:
-    text = str(value)
+def _cut(text: str) -> str:
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
 
 

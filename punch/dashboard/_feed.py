@@ -31,7 +31,6 @@ from ..events import (
     Event,
     Logged,
     PromptRead,
-    RequestChanged,
     RequestEnded,
     RequestStarted,
 )
@@ -148,10 +147,11 @@ class Watched(Protocol):
 class Feed:
     """Follows what the gateway does, for any number of watchers. Made by `open_feed`.
 
-    A subscriber of `KINDS`, and of `PromptRead` if questions are to be shown.
+    A subscriber of `KINDS`, and of `PromptRead` if questions are to be shown. How a request changes
+    on its way is looked up when a watcher is to see it: most gateways never have one.
     """
 
-    KINDS = (RequestStarted, RequestChanged, RequestEnded, LineMade, Logged, *SPLIT_EVENTS)
+    KINDS = (RequestStarted, RequestEnded, LineMade, Logged, *SPLIT_EVENTS)
 
     def __init__(
         self,
@@ -188,14 +188,12 @@ class Feed:
 
     def hear(self, event: Event) -> None:
         """Bring the state up to date with an event."""
-        if isinstance(event, RequestChanged):
-            self._requests.change(event.request)
+        if isinstance(event, LineMade):
+            self._hear_line(event)
         elif isinstance(event, RequestStarted):
             self._requests.start(event.request)
         elif isinstance(event, RequestEnded):
             self._requests.end(event.request)
-        elif isinstance(event, LineMade):
-            self._hear_line(event)
         elif isinstance(event, Logged):
             self._logs.append(_Kept(version=self._bump(), row=dict(event.line)))
         elif isinstance(event, PromptRead) and self.show_prompts:
@@ -308,7 +306,7 @@ class Feed:
         """
         if self._subscriber is not None:
             self._subscriber.catch_up()
-        self._requests.follow_texts()
+        self._requests.follow()
         data: dict[str, Any] = {"time": round(self._wall(), 3)}
         if version == 0:
             data["about"] = {
@@ -399,7 +397,7 @@ class Watcher:
             if feed._changed.is_set():
                 feed._changed = trio.Event()
             with trio.move_on_after(FRAME_SECONDS):
-                # Parts of a text publish no event, so growing texts must be looked for.
+                # What a request does on its way is no event here, and must be looked for.
                 await feed._changed.wait()
         if feed._closed:
             return None
@@ -410,7 +408,7 @@ class Watcher:
         self._version = 0
 
     def _is_behind(self) -> bool:
-        self._feed._requests.follow_texts()
+        self._feed._requests.follow()
         return self._feed._version > self._version
 
     def _frame(self) -> Frame:

@@ -32,12 +32,16 @@ class _Request:
     row: Row = attrs.field(factory=dict)
     """Made when a watcher looks, and at the end: without watchers, once for each request."""
     is_stale: bool = True
+    seen: tuple[object, ...] = ()
+    """Of its record, what was there when it was looked at last."""
     counted: int = 0
     """Tokens of the request that are counted in the series."""
     first_counted: bool = False
     prompt: str | None = None
     chosen: PeerId | None = None
     """The peer that was chosen last: the record itself names one only with its first text."""
+    chosen_over: PeerId | None = None
+    """The peer that the record named then."""
 
 
 class ShownRequests:
@@ -74,15 +78,6 @@ class ShownRequests:
         self._by_id[record.request_id] = request
         self._forget_requests()
 
-    def change(self, record: RequestRecord) -> None:
-        """Show the newest state of a request."""
-        request = self._under_way.get(record)
-        if request is not None:
-            if record.first_text_at is not None:
-                request.chosen = None
-            self._note_first_text(request, record)
-            self._touch(request)
-
     def end(self, record: RequestRecord) -> None:
         """Show how a request ended, and drop its record."""
         request = self._under_way.pop(record, None)
@@ -90,7 +85,6 @@ class ShownRequests:
             return
         if self._by_id.get(request.request_id) is request:
             del self._by_id[request.request_id]
-        request.chosen = None
         self._note_first_text(request, record)
         self._touch(request)
         row = self._row(request)
@@ -126,13 +120,14 @@ class ShownRequests:
     def chose(self, request_id: str, peer_id: PeerId) -> None:
         """Show where a request under way was sent, before that peer has said anything."""
         request = self._by_id.get(request_id)
-        if request is not None:
-            request.chosen = peer_id
+        if request is not None and request.record is not None:
+            request.chosen, request.chosen_over = peer_id, request.record.peer_id
             self._touch(request)
 
     def count_tokens(self) -> None:
-        """Count the tokens that requests under way have delivered since the last look."""
+        """Count what requests under way have delivered since the last look."""
         for record, request in self._under_way.items():
+            self._note_first_text(request, record)
             tokens = tokens_of(record) - request.counted
             if tokens > 0:
                 request.counted += tokens
@@ -141,14 +136,18 @@ class ShownRequests:
                     record.request_id, tokens=tokens, now=self._wall(), version=self._bump()
                 )
 
-    def follow_texts(self) -> None:
-        """Renew the rows of requests whose text has grown: a part of a text publishes no event."""
+    def follow(self) -> None:
+        """Renew the rows of requests under way that have changed."""
         for record, request in self._under_way.items():
-            if not request.is_stale and request.row["tokens"] != tokens_of(record):
+            self._note_first_text(request, record)
+            seen = _changing(record)
+            if seen != request.seen:
+                request.seen = seen
                 self._touch(request)
 
     def row_of(self, request_id: str) -> tuple[Row | None, str | None]:
         """The row of the newest request of that id, and its question if questions are shown."""
+        self.follow()
         for request in reversed(self._requests):
             if request.request_id == request_id:
                 return self._row(request), request.prompt
@@ -189,7 +188,8 @@ class ShownRequests:
             # Computed anew each time: trio's clock may stand still while the machine sleeps.
             ahead = self._wall() - trio.current_time()
             row = request_row(record, serial=request.serial, ahead=ahead)
-            if request.chosen is not None:
+            is_chosen = request.chosen is not None and record.peer_id == request.chosen_over
+            if is_chosen and record.ended_at is None:
                 row["peer"] = request.chosen
             request.row, request.is_stale = row, False
         return request.row
@@ -208,3 +208,17 @@ class ShownRequests:
                 else:
                     kept.append(request)
             self._requests = kept
+
+
+def _changing(record: RequestRecord) -> tuple[object, ...]:
+    """What changes of a request on its way."""
+    return (
+        tokens_of(record),
+        record.first_text_at,
+        record.peer_id,
+        record.progress,
+        record.provenance,
+        len(record.decisions),
+        len(record.attempts),
+        len(record.segments),
+    )

@@ -44,12 +44,15 @@ class Stories:
 
     def add(self, request_id: str, made: LineMade) -> None:
         """Keep a line."""
-        kept = self._kept.setdefault(request_id, _Kept())
-        if len(kept.lines) >= MAX_LINES:
+        kept = self._kept.get(request_id)
+        if kept is None:
+            kept = self._kept[request_id] = _Kept()
+        elif len(kept.lines) >= MAX_LINES:
             return
+        size = len(made.line)
         kept.lines.append(made.line)
-        kept.size += len(made.line)
-        self._size += len(made.line)
+        kept.size += size
+        self._size += size
         while len(self._kept) > self._most or (
             self._size > self._most_bytes and len(self._kept) > 1
         ):

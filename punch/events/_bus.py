@@ -131,9 +131,7 @@ class Bus:
         self._queues: dict[Kind, tuple[Subscription, ...]] = {}
         self._ledgers: dict[Kind, tuple[Callable[[Event], None], ...]] = {}
         self._followers: tuple[tuple[Kind, Subscription], ...] = ()
-        # The queues of a kind and of its families, of the kinds that were asked about since
-        # somebody came or left.
-        self._hearing: dict[Kind, tuple[Subscription, ...]] = {}
+        self._hearing = _Hearing(self._heard_by)
         self._subscriptions = 0
         self._ledger_count = 0
         self._lost = 0
@@ -141,7 +139,7 @@ class Bus:
 
     def wants(self, kind: Kind) -> bool:
         """Whether an event of this very *kind* has a subscriber: ask before making one."""
-        return kind in self._ledgers or bool(self._heard_by(kind))
+        return kind in self._ledgers or bool(self._hearing[kind])
 
     def publish(self, event: Event) -> None:
         """Hand *event* to every subscriber of its kind. Never waits, never raises.
@@ -154,7 +152,7 @@ class Bus:
                 note(event)
             except Exception as error:  # noqa: BLE001 - a subscriber's bug is not the publisher's
                 self._note_fault(error, event)
-        for subscription in self._heard_by(kind):
+        for subscription in self._hearing[kind]:
             try:
                 self._lost += not subscription._put(event)
             except Exception as error:  # noqa: BLE001 - a subscriber's bug is not the publisher's
@@ -178,13 +176,13 @@ class Bus:
         """
         subscription = Subscription(wake=wake, limit=limit)
         _add(self._queues, kinds, subscription)
-        self._hearing = {}
+        self._hearing.clear()
         self._subscriptions += 1
         try:
             yield subscription
         finally:
             _remove(self._queues, kinds, subscription)
-            self._hearing = {}
+            self._hearing.clear()
             self._subscriptions -= 1
 
     @contextmanager
@@ -204,13 +202,14 @@ class Bus:
         """
         subscription = Subscription(wake=wake, limit=limit)
         follower = (family, subscription)
-        self._followers, self._hearing = (*self._followers, follower), {}
+        self._followers = (*self._followers, follower)
+        self._hearing.clear()
         self._subscriptions += 1
         try:
             yield subscription
         finally:
             self._followers = tuple(each for each in self._followers if each is not follower)
-            self._hearing = {}
+            self._hearing.clear()
             self._subscriptions -= 1
 
     @contextmanager
@@ -238,16 +237,25 @@ class Bus:
         )
 
     def _heard_by(self, kind: Kind) -> tuple[Subscription, ...]:
-        found = self._hearing.get(kind)
-        if found is None:
-            following = (each for family, each in self._followers if issubclass(kind, family))
-            found = self._hearing[kind] = (*self._queues.get(kind, ()), *following)
-        return found
+        following = (each for family, each in self._followers if issubclass(kind, family))
+        return (*self._queues.get(kind, ()), *following)
 
     def _note_fault(self, error: Exception, event: Event) -> None:
         self._faults += 1
         if self._failed is not None:
             self._failed(error, event)
+
+
+class _Hearing(dict[Kind, tuple[Subscription, ...]]):
+    """The queues of each kind that was asked about since a subscriber came or left."""
+
+    def __init__(self, heard_by: Callable[[Kind], tuple[Subscription, ...]]) -> None:
+        super().__init__()
+        self._heard_by = heard_by
+
+    def __missing__(self, kind: Kind) -> tuple[Subscription, ...]:
+        found = self[kind] = self._heard_by(kind)
+        return found
 
 
 def _add(table: dict[Kind, tuple[T, ...]], kinds: tuple[Kind, ...], value: T) -> None:

@@ -339,6 +339,23 @@ async def test_where_a_request_runs_is_shown_before_its_first_text(
         assert [row["peer"] for row in feed.since(0)["requests"]] == [made.SLOW]
 
 
+async def test_a_peer_that_is_to_continue_is_shown_before_its_first_text(
+    autojump_clock: MockClock,
+) -> None:
+    """Until the record names another than it did when that one was chosen."""
+    feed = feed_of()
+    record = records.new("r1")
+    feed.hear(records.started(record))
+    record.peer_id, record.first_text_at = made.FAST, trio.current_time()
+    shown = []
+    for chosen, says in ((None, made.FAST), (made.SLOW, made.FAST), (None, made.SLOW)):
+        if chosen is not None:
+            feed._requests.chose("r1", chosen)
+        record.peer_id = says
+        shown += [row["peer"] for row in feed.since(0)["requests"]]
+    assert shown == [made.FAST, made.SLOW, made.SLOW]
+
+
 async def test_questions_are_kept_only_if_that_was_asked_for(autojump_clock: MockClock) -> None:
     """By default there is nothing to show."""
     for shown in (False, True):
