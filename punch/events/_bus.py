@@ -105,16 +105,26 @@ class Subscription:
         lost, self._lost_reported = lost - self._lost_reported, lost
         return Batch(events=events, lost=lost)
 
+    def _lose(self, count: int) -> None:
+        """Count events as lost that never came here. Called by the bus alone."""
+        self._lost += count
+        if not self._is_woken:
+            self._call()
+
     def _put(self, event: Event) -> bool:
         """Queue *event*, or count it as lost; whether it fitted. Called by the bus alone."""
         if len(self._queue) >= self._limit:
             self._lost += 1
             return False
         self._queue.append(event)
-        if not self._is_woken and self._wake is not None:
-            self._is_woken = True
-            self._wake()
+        if not self._is_woken:
+            self._call()
         return True
+
+    def _call(self) -> None:
+        self._is_woken = True
+        if self._wake is not None:
+            self._wake()
 
 
 class Bus:
@@ -157,6 +167,16 @@ class Bus:
                 self._lost += not subscription._put(event)
             except Exception as error:  # noqa: BLE001 - a subscriber's bug is not the publisher's
                 self._note_fault(error, event)
+
+    def lose(self, count: int, *kinds: Kind) -> None:
+        """Tell the subscribers of *kinds* that *count* events were lost on their way to this bus.
+
+        For who publishes what happens in another process: each counts them as if its own queue had
+        been full.
+        """
+        for subscription in {each for kind in kinds for each in self._hearing[kind]}:
+            subscription._lose(count)
+            self._lost += count
 
     @contextmanager
     def subscribe(

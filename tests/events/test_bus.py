@@ -65,6 +65,21 @@ def test_a_kind_is_wanted_only_while_a_subscriber_asks_for_it() -> None:
     bus.publish(apple())
 
 
+def test_what_was_lost_on_the_way_to_a_bus_is_told_to_each_subscriber_once() -> None:
+    """As if its own queue had been full; those of other kinds hear nothing."""
+    bus = Bus()
+    woken: list[str] = []
+    with (
+        bus.subscribe(Apple, Pear, wake=lambda: woken.append("both")) as both,
+        bus.subscribe(Golden) as golden,
+    ):
+        bus.lose(3, Apple, Pear)
+        assert both.drain() == Batch(lost=3)
+        assert golden.drain() == Batch()
+    assert woken == ["both"]
+    assert bus.statistics().lost == 3
+
+
 def test_a_slow_subscriber_loses_the_newest_and_is_told_how_many() -> None:
     """What it has is the start of what happened, without a gap before the loss."""
     bus = Bus()

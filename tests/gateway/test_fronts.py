@@ -21,6 +21,7 @@ from trio.testing import MockClock
 from punch.capability import PeerId
 from punch.dialer import new_request_id
 from punch.events import (
+    DEFAULT_LIMIT,
     STOPPED,
     Bus,
     RequestChanged,
@@ -294,6 +295,31 @@ async def test_requests_of_a_front_that_is_gone_end() -> None:
         ("two", None),
         ("one", STOPPED),
     ]
+
+
+async def test_an_end_that_a_front_had_no_room_for_is_told_once_it_has() -> None:
+    """A gateway that stalls for a while must not show a request for ever, nor think it saw all."""
+    here, there = Bus(), Bus()
+    retelling = Retelling(here)
+    ours, theirs = socket.socketpair()
+    with heard(here) as found, here.subscribe(RequestEnded) as queue:
+        async with open_link(ours) as near, open_link(theirs) as far, open_telling(near, there):
+            lost_end, goes_on = record("lost-end"), record("goes-on")
+            for each in (lost_end, goes_on):
+                there.publish(RequestStarted(at=1.0, request=each))
+            retelling.hear(await next_of(far))
+            for _ in range(DEFAULT_LIMIT):
+                there.publish(RequestRefused(at=2.0, status=401))
+            lost_end.ended_at = 2.0
+            there.publish(RequestEnded(at=2.0, request=lost_end))
+            while retelling.under_way == 2:
+                retelling.hear(await next_of(far))
+        batch = queue.drain()
+
+    ended = [each.request.request_id for each in found if isinstance(each, RequestEnded)]
+    assert ended == ["lost-end"]
+    assert (len(batch.events), batch.lost) == (1, 1)
+    assert retelling.under_way == 1
 
 
 async def test_the_log_of_a_front_is_written_by_the_gateway(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import count
 from typing import cast
 
 import attrs
@@ -55,6 +56,10 @@ class Telling:
         self._link = link
         self._subscription: Subscription | None = None
         self._news = trio.Event()
+        # The records that the gateway was told of, and of whose end it was not, by their keys. An
+        # address would not do as a key: the next record may have it.
+        self._keys: dict[RequestRecord, int] = {}
+        self._serials = count(1)
 
     async def run(self) -> None:
         """Tell everything, until cancelled."""
@@ -75,26 +80,40 @@ class Telling:
             batch = self._subscription.drain(MAX_EVENTS)
             if not batch.events and not batch.lost:
                 return
-            self._link.send(_told(batch.events, batch.lost))
+            self._link.send(self._told(batch.events, batch.lost))
+            if batch.lost:
+                self._tell_ends()
         # The gateway is too busy to take more now.
         self.wake()
 
+    def _tell_ends(self) -> None:
+        """Tell again of the ends that were among the lost events: all others were told by now."""
+        ended = [each for each in self._keys if each.ended_at is not None]
+        ends = [RequestEnded(at=trio.current_time(), request=each) for each in ended]
+        for first in range(0, len(ends), MAX_EVENTS):
+            self._link.send(self._told(tuple(ends[first : first + MAX_EVENTS]), 0))
 
-def _told(events: tuple[Event, ...], lost: int) -> Told:
-    copies: dict[int, RequestRecord] = {}
-    told: list[Event] = []
-    keys: list[int | None] = []
-    for event in events:
-        if isinstance(event, _OF_REQUESTS):
-            key = id(event.request)
-            if key not in copies:
-                copies[key] = slim(event.request)
-            told.append(attrs.evolve(event, request=copies[key]))
-            keys.append(key)
-        else:
-            told.append(event.short() if isinstance(event, LineMade) else event)
-            keys.append(None)
-    return Told(events=tuple(told), keys=tuple(keys), lost=lost)
+    def _told(self, events: tuple[Event, ...], lost: int) -> Told:
+        copies: dict[RequestRecord, RequestRecord] = {}
+        told: list[Event] = []
+        keys: list[int | None] = []
+        for event in events:
+            if isinstance(event, _OF_REQUESTS):
+                record = event.request
+                if record not in copies:
+                    copies[record] = slim(record)
+                told.append(attrs.evolve(event, request=copies[record]))
+                keys.append(self._key_of(record, is_last=isinstance(event, RequestEnded)))
+            else:
+                told.append(event.short() if isinstance(event, LineMade) else event)
+                keys.append(None)
+        return Told(events=tuple(told), keys=tuple(keys), lost=lost)
+
+    def _key_of(self, record: RequestRecord, *, is_last: bool) -> int:
+        key = self._keys.pop(record, None) or next(self._serials)
+        if not is_last:
+            self._keys[record] = key
+        return key
 
 
 @asynccontextmanager
@@ -144,12 +163,11 @@ class Retelling:
                 self._events.publish(event)
         if told.lost:
             log.warning("events of a front are lost: there were too many at once", lost=told.lost)
+            self._events.lose(told.lost, *_KINDS)
 
     def _hear_of(self, event: _OfRequest, key: int) -> None:
         known = self._records.get(key)
-        if known is None or known.request_id != event.request.request_id:
-            if known is not None:
-                self._end(known)
+        if known is None:
             known = self._records[key] = event.request
         elif known is not event.request:
             # Whoever has heard of the request holds this record, and reads its newest state.
