@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import structlog
@@ -33,16 +35,17 @@ def configure_logging(level: str, *, as_json: bool | None = None) -> None:
 def log_formatter(*, as_json: bool) -> logging.Formatter:
     """Makes lines of the log: JSON, or readable on a terminal."""
     if as_json:
-        return _LineFormatter(structlog.processors.JSONRenderer(ensure_ascii=False))
-    return _LineFormatter(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()))
+        return _LineFormatter(json.JSONEncoder(ensure_ascii=False, default=repr).encode)
+    render = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    return _LineFormatter(lambda said: str(render(None, "", said)))
 
 
 class _LineFormatter(logging.Formatter):
-    """Spells a record with a renderer of structlog."""
+    """Makes the fields of a record's line, which *spell* makes the line of."""
 
-    def __init__(self, render: structlog.typing.Processor) -> None:
+    def __init__(self, spell: Callable[[structlog.typing.EventDict], str]) -> None:
         super().__init__()
-        self._render = render
+        self._spell = spell
 
     def format(self, record: logging.LogRecord) -> str:
         """The line; on a terminal with the traceback of what it is about, if there is one."""
@@ -55,4 +58,4 @@ class _LineFormatter(logging.Formatter):
         said["timestamp"] = at.replace("+00:00", "Z")
         if "exc_info" in said:
             said = structlog.processors.format_exc_info(None, "", said)
-        return str(self._render(None, "", said))
+        return self._spell(said)
