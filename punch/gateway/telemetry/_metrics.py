@@ -31,6 +31,7 @@ Every set of labels is bounded: callers and peers choose some of the words in it
 from __future__ import annotations
 
 import platform
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
@@ -111,6 +112,10 @@ class Watched(Protocol):
 
 Served = Callable[[], Sequence[MemberUsage]]
 """Gives what each member has asked of the listener of this process: a bounded number of rows."""
+
+
+Counts = dict[tuple[str, ...], int]
+"""Numbers by the values of a counter's labels."""
 
 
 class _Words:
@@ -198,14 +203,23 @@ class Metrics:
         )  # fmt: skip
         # A series is looked up once: the library's own look-up costs more than the counting. They
         # are as few as the words in them.
-        self._requests = cache(requests.labels)
-        self._refused = cache(refused.labels)
-        self._prompt_tokens = cache(prompt_tokens.labels)
-        self._generation_tokens = cache(generation_tokens.labels)
         self._first_token = cache(first_token.labels)
         self._per_token = cache(per_token.labels)
         self._latency = cache(latency.labels)
-        self._decisions = cache(decisions.labels)
+        # What was counted since the last scrape, by the values of the labels: the library takes
+        # seven calls for each of them.
+        self._requests: Counts = defaultdict(int)
+        self._refused: Counts = defaultdict(int)
+        self._prompt_tokens: Counts = defaultdict(int)
+        self._generation_tokens: Counts = defaultdict(int)
+        self._decisions: Counts = defaultdict(int)
+        self._counted = (
+            (requests, self._requests),
+            (refused, self._refused),
+            (prompt_tokens, self._prompt_tokens),
+            (generation_tokens, self._generation_tokens),
+            (decisions, self._decisions),
+        )
         self._failovers = Counter(
             "punch_failovers", "Another peer was asked before the first text.", registry=registry
         )
@@ -228,7 +242,7 @@ class Metrics:
         elif isinstance(event, RequestEnded):
             self._count(event.request)
         elif isinstance(event, RequestRefused):
-            self._refused(str(event.status)).inc()
+            self._refused[str(event.status),] += 1
 
     def lose(self, count: int) -> None:
         """Count lost events, and forget requests whose end may have been among them."""
@@ -239,14 +253,14 @@ class Metrics:
         self._under_way.discard(record)
         model = self._model_of(record)
         endpoint = self._words.bounded(record.endpoint)
-        self._requests(endpoint, _status(record), model).inc()
+        self._requests[endpoint, _status(record), model] += 1
         cost = record.cost
-        self._prompt_tokens(model).inc(cost.prompt)
-        self._generation_tokens(model).inc(cost.answer)
+        self._prompt_tokens[model,] += cost.prompt
+        self._generation_tokens[model,] += cost.answer
         self._observe_times(record, model, cost.answer)
         for decision in record.decisions:
             policy = self._words.bounded(decision.policy)
-            self._decisions(policy, self._words.bounded(decision.reason)).inc()
+            self._decisions[policy, self._words.bounded(decision.reason)] += 1
             if decision.chosen is not None and decision.reason == "failover":
                 self._failovers.inc()
             elif decision.chosen is not None and decision.reason == "continuation":
@@ -283,6 +297,10 @@ class Metrics:
         """Everything, in the format that *accept* prefers, and that format's media type."""
         if self._catch_up is not None:
             self._catch_up()
+        for counter, counts in self._counted:
+            for values, number in counts.items():
+                counter.labels(*values).inc(number)
+            counts.clear()
         encode, media_type = choose_encoder(accept)
         # Here, where the router lives; spelling it out takes a while, and a thread can do that.
         self._now.look()
