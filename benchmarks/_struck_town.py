@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 import trio
 from _processes import serve
-from churn import START_SECONDS, Listener, Plan, Town, open_town
+from _town import START_SECONDS, Listener, Town, open_town
 
 from punch.backends import mock_words
 from punch.dialer import Answer, Router, chat_request, open_router
@@ -160,8 +160,7 @@ class Struck:
 
 async def main() -> None:
     """Serve the parent."""
-    plan = Plan(listeners=LISTENERS)
-    async with open_town(plan) as town, open_router(bootstrap=town.bootstrap) as router:
+    async with open_town(LISTENERS) as town, open_router(bootstrap=town.bootstrap) as router:
         struck = Struck(town, router)
         await serve({"strike": struck.strike, "read": struck.read})
 

@@ -15,24 +15,14 @@ The exit status is 1 if a target is missed.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import signal
-import socket
-import subprocess
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from pathlib import Path
 from random import Random
 
 import attrs
 import trio
 from _results import Report, Row, UnavailableError, remarks, table
-from inference import find_model, find_server
+from _town import START_SECONDS, Listener, Town, open_town
 
-import punch
 from punch.backends import mock_words
 from punch.dialer import Answer, Router, chat_request, open_router
 from punch.exceptions import PunchError
@@ -43,23 +33,11 @@ TITLE = "Listeners that die and come back"
 MIN_NOT_BEGUN = 0.999
 MIN_BEGUN = 0.95
 
-# A home's machine with a model of 7B: a second to the first text, 25 tokens a second after it.
-MOCK = {
-    "PUNCH_INFERENCE_BACKEND": "mock",
-    "PUNCH_MOCK_DECODE_RATE": "25",
-    "PUNCH_MOCK_DELAY": "0.7",
-}
-
 # Longer than any answer takes here, even one that three peers die of.
 TIMEOUT_SECONDS = 60.0
-START_SECONDS = 60.0
-STOP_SECONDS = 15.0
 
 # A supervisor starts what has died at once, or a person does so after a moment.
 MAX_ABSENCE_SECONDS = 4.0
-
-# Of the punch that is measured, which may be another tree's: its programs are started, too.
-ROOT = Path(punch.__file__).resolve().parent.parent
 
 
 @attrs.frozen(kw_only=True)
@@ -115,166 +93,6 @@ class Outcome:
 
     longest_gap: float = 0.0
     """The longest silence between two texts, in seconds."""
-
-
-# ---- processes ----
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Listener:
-    """One place in the town: a listener's process, and after its death the next one's."""
-
-    def __init__(self, town: Town, number: int) -> None:
-        self.number = number
-        self.peer_id: str | None = None
-        """While it is there."""
-        self._town = town
-        self._process: trio.Process | None = None
-
-    async def start(self) -> None:
-        """Start it, and return when it has joined."""
-        process = self._process = await self._town.start("listener", self.number)
-        assert process.stderr is not None
-        with trio.fail_after(START_SECONDS):
-            said = await _hear(process.stderr, "listening")
-        self._town.nursery.start_soon(_drain, process.stderr)
-        self.peer_id = said["peer"]
-
-    def freeze(self) -> None:
-        """Stop it (SIGSTOP): its connections stand, and it says nothing."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Let it go on."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
-
-    async def kill(self) -> str:
-        """End it without a word; who it was."""
-        assert self._process is not None
-        assert self.peer_id is not None
-        peer_id, self.peer_id = self.peer_id, None
-        self._process.kill()
-        await self._process.wait()
-        return peer_id
-
-
-class Town:
-    """A bootstrap that stays and listeners that come and go."""
-
-    nursery: trio.Nursery
-
-    def __init__(self, plan: Plan, folder: Path, backend: Mapping[str, str]) -> None:
-        self.plan = plan
-        self.bootstrap = f"/ip4/127.0.0.1/tcp/{_free_port()}"
-        self.listeners = [Listener(self, number) for number in range(plan.listeners)]
-        self._folder = folder
-        self._backend = backend
-        self._processes: list[trio.Process] = []
-
-    @property
-    def there(self) -> list[Listener]:
-        """Those that can be asked."""
-        return [listener for listener in self.listeners if listener.peer_id is not None]
-
-    async def start(self, program: str, number: int = 0) -> trio.Process:
-        """Start a program of punch."""
-        arguments = []
-        if program == "listener":
-            arguments = ["--identity", str(self._folder / f"identity-{number}")]
-            # One mock alone can carry everything: deaths are measured, and no overload.
-            arguments += ["--context", "1024", "--slots", "1" if self.plan.real else "8"]
-        process = await trio.lowlevel.open_process(
-            [sys.executable, "-m", f"punch.{program}", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env=self._environment(),
-        )
-        self._processes.append(process)
-        return process
-
-    def _environment(self) -> Mapping[str, str]:
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PUNCH_", "LLAMA_"))}
-        return {
-            **inherited,
-            **self._backend,
-            "PYTHONPATH": str(ROOT),
-            "XDG_DATA_HOME": str(self._folder),
-            "XDG_CACHE_HOME": str(self._folder),
-            "PUNCH_BOOTSTRAP": self.bootstrap,
-        }
-
-    async def end(self) -> None:
-        """End everything that was started."""
-        for process in self._processes:
-            if process.returncode is None:
-                process.send_signal(signal.SIGTERM)
-        with trio.move_on_after(STOP_SECONDS):
-            for process in self._processes:
-                await process.wait()
-        for process in self._processes:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-
-
-def _real() -> Mapping[str, str]:
-    return {
-        "PUNCH_INFERENCE_BACKEND": "llama_cpp",
-        "LLAMA_CPP_EXE": str(find_server()),
-        "LLAMA_GGUF_PATH": str(find_model()),
-        "LLAMA_THREADS": "1",
-        # A prompt read in one piece gives numbers that differ in their last bits from those of
-        # an answer made token by token, and now and then another word. Not what is tested here.
-        "LLAMA_ARG_UBATCH": "1",
-    }
-
-
-async def _hear(stderr: trio.abc.ReceiveStream, event: str) -> dict[str, str]:
-    """The first log line whose event begins like this."""
-    heard = b""
-    async for data in stderr:
-        heard += data
-        for line in heard.split(b"\n")[:-1]:
-            if line.startswith(b"{"):
-                said: dict[str, str] = json.loads(line)
-                if said["event"].startswith(event):
-                    return said
-    raise RuntimeError(f"a program ended before it said {event!r}:\n{heard.decode()}")
-
-
-async def _drain(stderr: trio.abc.ReceiveStream) -> None:
-    async for _ in stderr:
-        pass
-
-
-@asynccontextmanager
-async def open_town(plan: Plan) -> AsyncIterator[Town]:
-    """A bootstrap and the listeners of *plan*, all joined."""
-    backend = _real() if plan.real else MOCK
-    with tempfile.TemporaryDirectory() as folder:
-        town = Town(plan, Path(folder), backend)
-        try:
-            async with trio.open_nursery() as town.nursery:
-                bootstrap = await town.start("bootstrap")
-                assert bootstrap.stderr is not None
-                await _hear(bootstrap.stderr, "bootstrap")
-                town.nursery.start_soon(_drain, bootstrap.stderr)
-                async with trio.open_nursery() as starting:
-                    for listener in town.listeners:
-                        starting.start_soon(listener.start)
-                yield town
-                town.nursery.cancel_scope.cancel()
-        finally:
-            with trio.CancelScope(shield=True):
-                await town.end()
 
 
 # ---- what happens ----
@@ -379,7 +197,10 @@ class Churn:
 
 async def churn(plan: Plan) -> Churn:
     """Carry out *plan*."""
-    async with open_town(plan) as town, open_router(bootstrap=town.bootstrap) as router:
+    async with (
+        open_town(plan.listeners, real=plan.real) as town,
+        open_router(bootstrap=town.bootstrap) as router,
+    ):
         with trio.fail_after(START_SECONDS):
             await router.wait_for_peers(lambda peers: len(peers) == plan.listeners)
         ran = Churn(plan, town, router)

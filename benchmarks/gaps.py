@@ -37,8 +37,8 @@ from typing import Any
 import attrs
 from _processes import Child
 from _results import Report, Row, Section, UnavailableError, section, table
+from _town import ROOT
 from against import tree_of
-from churn import ROOT
 
 TITLE = "The gap when a peer dies in mid-answer"
 HERE = Path(__file__).parent

@@ -108,7 +108,8 @@ def address(text: str) -> str:
 
 
 def _features(text: str) -> tuple[str, ...]:
-    return tuple(FEATURES.rule.value(word) for word in text.split(",") if word)  # type: ignore[misc]
+    # A setting with many values does not tell the type of one: here, a word.
+    return tuple(str(FEATURES.rule.value(word)) for word in text.split(",") if word)
 
 
 _READ: dict[str, Rule[object]] = {

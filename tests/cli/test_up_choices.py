@@ -181,7 +181,9 @@ def test_the_program_that_is_said_is_the_only_one() -> None:
     """Another engine would be a surprise."""
     found = Found(models=(SMALL,), is_embedded=True, servers=(SERVER,))
     settings = said("variable", program="/opt/llama-server")
-    (engine,) = choose_engines(settings, found)  # type: ignore[misc]
+    engines = choose_engines(settings, found)
+    assert not isinstance(engines, NoEngine)
+    (engine,) = engines
     assert isinstance(engine, OwnEngine)
     assert engine.settings.name == "llama_cpp"
     assert engine.settings.program == "/opt/llama-server"

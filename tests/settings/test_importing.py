@@ -108,7 +108,7 @@ def test_nothing_is_overwritten_unless_that_is_said(
         shown = capsys.readouterr().out
         assert f"not yet: {path}:4 has dialer.model = qwen3:8b; --replace takes this" in shown
         assert data(path)["dialer"] == {"model": "qwen3:8b", "timeout": 120}
-        assert len(data(path)["rpc"]["backend"]) == 2  # type: ignore[index]
+        assert len(data(path)["rpc"]["backend"]) == 2  # type: ignore[index]  # A table of TOML.
 
     assert _run(["settings", "import", str(theirs), "--replace"]) == ExitCode.OK
     assert data(path)["dialer"] == {"model": "llama3.2", "timeout": 120}

@@ -144,7 +144,10 @@ def import_of(said: Mapping[str, object]) -> Import:
         if value is None:
             continue
         for one in _each(key, value):
-            (taken if isinstance(one, Taken) else left).append(one)  # type: ignore[arg-type]
+            if isinstance(one, Taken):
+                taken.append(one)
+            else:
+                left.append(one)
     return Import(taken=tuple(taken), left=tuple(left))
 
 
