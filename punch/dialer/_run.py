@@ -94,13 +94,15 @@ class Run:
         had, now = len(parts), trio.current_time()
         try:
             while len(parts) == had and self.response is None:
-                if not self._live:
-                    await self._ask_next()
-                    now = trio.current_time()
-                elif not self._listen(now):
-                    if now >= until:
-                        return
+                if self._live and self._listen(now):
+                    continue
+                if until <= now < self.deadline:  # A reader that joined has more time than this.
+                    return
+                if self._live:
                     now = await self._wait(until, since=now)
+                else:
+                    await self._ask_next(until)
+                    now = trio.current_time()
         except PunchError as error:
             self.error = error
             self._drop_all()
@@ -134,33 +136,31 @@ class Run:
 
     # ---- asking ----
 
-    async def _ask_next(self) -> None:
-        """Decide whom to ask, and ask; raises when there is nobody."""
+    async def _ask_next(self, until: float) -> None:
+        """Decide whom to ask, and ask, or wait *until* then at most; raises if nobody is left."""
         if self._elsewhere is not None:
             found, self._elsewhere = self._elsewhere, None
             await self._ask(*found)
             return
         dispatch, attempts = self._dispatch, self.books.attempts
-        request = self.books.delivered.remaining_request()
-        if request is None:
+        if (request := self.books.delivered.remaining_request()) is None:
             self.response = self.books.ended_by(None, "length")
             return
         decision = await self._asking.decide_next(request, deadline=self.deadline)
-        now = decision.now
-        step = attempts.next_step(decision, now=now, budget=dispatch.retries)
+        step = attempts.next_step(decision, now=decision.now, budget=dispatch.retries)
         if isinstance(step, Wait):
-            with trio.move_on_at(step.until):
+            with trio.move_on_at(min(step.until, until)):
                 await dispatch.pool.change()
             return
-        if decision.starts and (waits := await self._asking.waits(step, decision, self.deadline)):
+        if decision.starts and (waits := await self._asking.waits(step, decision, until)):
             self.progress = waits
             return
         if isinstance(step, GiveUp):
             self.books.decided(decision)
             raise dispatch.meeting.with_unreachable(step.error)
         if step.reason == "first":
-            dispatch.began(now)
-            self._hedging.begin(step.predicted.first_text, now=now)
+            dispatch.began(decision.now)
+            self._hedging.begin(step.predicted.first_text, now=decision.now)
         await self._ask(step, decision, request)
 
     async def _ask(self, step: Try, decision: Decision, request: CommandRequest) -> None:
@@ -205,9 +205,9 @@ class Run:
     async def _wait(self, until: float, *, since: float) -> float:
         """Wait for the peers, as long as that makes sense; returns the time after that."""
         live = self._live
-        patience = min([attempt.patient_until for attempt in live])
         late_at = live[0].lateness.late_at if len(live) == 1 else math.inf
-        limit = min(self.deadline, self._hedging.due_at, patience, late_at, until)
+        patience = [attempt.patient_until for attempt in live]
+        limit = min(self.deadline, self._hedging.due_at, late_at, until, *patience)
         try:
             for attempt in live:
                 attempt.call.notify(self._alarm.ring)

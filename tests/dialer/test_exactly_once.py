@@ -13,6 +13,7 @@ from answers import text_of
 from trio.testing import MockClock
 
 from punch.backends import Emit, Generation, MockBackend, MockScript, mock_words
+from punch.capability import PeerId
 from punch.dialer import Attribution, Router, chat_request
 from punch.dialer import _runs as limits
 from punch.exceptions import BackendError, GenerationFailed, PunchError, RequestConflict
@@ -230,6 +231,31 @@ async def test_an_answer_is_made_for_one_of_its_readers(
                     assert three.billed is None
         async with router.answer(question()) as replayed:
             assert replayed.billed is None
+
+
+async def test_a_reader_with_less_time_does_not_wait_as_long_as_one_that_joins_it(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    """Its listener is lost, and may come back: the first gives up at its own time."""
+    await swarm.listener("a", mock(decode_rate=0.1))
+    async with swarm.router() as router:
+        await router.wait_for_peers()
+        began = trio.current_time()
+        ends: dict[str, float] = {}
+
+        async def ask(name: str, timeout: float) -> None:
+            with pytest.raises(PunchError):
+                await heard(router, question(timeout=timeout), [])
+            ends[name] = round(trio.current_time() - began, 1)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, "first", 2.0)
+            await trio.sleep(1.0)
+            nursery.start_soon(ask, "second", 60.0)
+            await trio.sleep(0.5)
+            swarm.network.take_down(PeerId("a"))
+        assert ends["first"] == 2.0
+        assert ends["second"] > 5.0
 
 
 def decisions() -> int:
