@@ -53,7 +53,7 @@ class Slots:
         self.usual_seconds: float | None = None
         """How long a request holds its slot, on the average."""
         self._running: set[Ticket] = set()
-        self._idle = trio.Event()
+        self._idle: trio.Event | None = None
         self._busy_seconds = 0.0
         self._busy_since = 0.0
         self._charged_at = -math.inf
@@ -172,9 +172,9 @@ class Slots:
             following.turn.set()
             return
         self._change(-1, now)
-        if not self.busy:
+        if not self.busy and self._idle is not None:
             self._idle.set()
-            self._idle = trio.Event()
+            self._idle = None
 
     def resize(self, slots: int) -> None:
         """Answer *slots* requests side by side from now on; those under way are not touched."""
@@ -188,6 +188,7 @@ class Slots:
     async def idle(self) -> None:
         """Wait until no request has a slot, and so none waits for one."""
         while self.busy:
+            self._idle = self._idle or trio.Event()
             await self._idle.wait()
 
     def _begin(self, ticket: Ticket, now: float) -> None:

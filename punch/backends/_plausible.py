@@ -7,8 +7,6 @@ none of that. Whether an answer is any good is judged nowhere.
 
 from __future__ import annotations
 
-import math
-
 from ..capability import ModelOffer
 from ..wire import CommandRequest, Timings, Usage, with_calls_asked_for
 from ._base import Generation
@@ -46,10 +44,8 @@ def plausible(generation: Generation, request: CommandRequest, offer: ModelOffer
 
 
 def _count(value: int | None, most: int) -> int | None:
-    return None if value is None else max(0, min(value, most))
+    return value if value is None or 0 <= value <= most else max(0, min(value, most))
 
 
 def _seconds(value: float | None) -> float | None:
-    if value is None or not math.isfinite(value):
-        return None
-    return value if 0 <= value <= _MAX_SECONDS else None
+    return value if value is not None and 0 <= value <= _MAX_SECONDS else None

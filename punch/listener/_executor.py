@@ -254,7 +254,7 @@ class Executor:
                 raise PeerRefused("shutting down")
             asker = self.askers.within(call, reader.machine)
             lane, offer = self.lanes.choose(request, asker.caps)
-            recording = self._recordings.open(call.dialer, request, asker)
+            recording = self._recordings.open(call.dialer, request, asker, deadline=reader.deadline)
             request = asker.caps.within(request)
             self._nursery.start_soon(self._make, lane, recording, request, offer, now)
         return recording
@@ -304,14 +304,14 @@ class Executor:
     def _as_told(self, response: CommandResponse, reader: Reader) -> CommandResponse:
         """*response* with the load of now, and without what was sent in chunks already."""
         result = response.result
-        lane = next((lane for lane in self.lanes if lane.id == response.lane), None)
         if result is not None and reader.is_streaming:
             thought = "" if reader.recording.has_thoughts else result.reasoning
             result = attrs.evolve(result, text="", reasoning=thought)
-        if lane is None or reader.call.minor < 1:
-            # A dialer of minor 0 knows of no lanes.
-            return attrs.evolve(response, result=result, load=self.load(), lane=None)
-        return attrs.evolve(response, result=result, load=lane.load())
+        # A dialer of minor 0 knows of no lanes.
+        asked = self.lanes if reader.call.minor >= 1 else ()
+        lane = next((lane for lane in asked if lane.id == response.lane), None)
+        load = self.load() if lane is None else lane.load()
+        return response.told(result, load=load, lane=None if lane is None else lane.id)
 
     # ---- the end ----
 

@@ -339,10 +339,15 @@ class CommandRequest:
     @cached_property
     def size(self) -> int:
         """Bytes of `texts`."""
-        tools = sum([tool.size for tool in self.tools])
-        turns = sum([message.size for message in self.messages])
-        own = (self.response_schema or "", self.prompt or "", self.continuation or "")
-        return tools + turns + size_of(*own, *self.inputs)
+        size = 0
+        for tool in self.tools:
+            size += tool.size
+        for message in self.messages:
+            size += message.size
+        for text in (self.response_schema, self.prompt, self.continuation, *self.inputs):
+            if text:
+                size += size_of(text)
+        return size
 
     @cached_property
     def prompt_tokens(self) -> int:

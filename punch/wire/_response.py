@@ -254,3 +254,22 @@ class CommandResponse:
     def text(self) -> str:
         """The answer, or nothing if there is none."""
         return "" if self.result is None else self.result.text
+
+    def told(self, result: Completion | None, *, load: Load, lane: str | None) -> CommandResponse:
+        """The response as a listener sends it, without what a router fills in.
+
+        Spelled out, since each request ends with it: `attrs.evolve` takes three times as long.
+        """
+        return CommandResponse(
+            request_id=self.request_id,
+            status=self.status,
+            result=result,
+            error=self.error,
+            executor=self.executor,
+            provenance=self.provenance,
+            usage=self.usage,
+            timings=self.timings,
+            capability=self.capability,
+            load=load,
+            lane=lane,
+        )

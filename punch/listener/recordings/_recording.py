@@ -46,21 +46,38 @@ Key = tuple[PeerId, str, bytes]
 
 def key_of(dialer: PeerId, request: CommandRequest) -> Key:
     """The key under which the recording of *request* is found."""
-    begun = (request.continuation or "").encode("utf-8", "surrogatepass")
-    return dialer, request.request_id, blake2b(begun, digest_size=8).digest() if begun else b""
+    begun = b""
+    if request.continuation:
+        text = request.continuation.encode("utf-8", "surrogatepass")
+        begun = blake2b(text, digest_size=8).digest()
+    return dialer, request.request_id, begun
 
 
 class Recording:
     """An answer that is being made, or was; readable from its beginning by any number of readers.
 
     The task that makes it runs in `scope` and calls `say`, `begin`, `add` and at last `end`.
+
+    Args:
+      dialer: Whose request it answers.
+      request: The request.
+      asker: Who asks for it.
+      deadline: When the time of its first reader will be up, in seconds.
+
     """
 
-    def __init__(self, dialer: PeerId, request: CommandRequest, asker: Asker | None = None) -> None:
+    def __init__(
+        self,
+        dialer: PeerId,
+        request: CommandRequest,
+        asker: Asker | None = None,
+        *,
+        deadline: float = math.inf,
+    ) -> None:
         self.key = key_of(dialer, request)
         self.asked: CommandRequest | bytes = request
         """What it answers, or the fingerprint of that."""
-        self.scope = trio.CancelScope()
+        self.scope = trio.CancelScope(deadline=deadline)
         """Cancelled when the last reader has left, or when the time of all is up."""
         self.asker = asker or Asker(claimant=dialer)
         """Who asks for it."""
@@ -233,8 +250,9 @@ class Recording:
         self._readers = (*self._readers, reader)
         if self._latest is None:
             self._latest = reader.arrived_at + MAX_SECONDS
-        longest = max(each.deadline for each in self._readers)
-        self.scope.deadline = min(self._latest, longest)
+        deadline = min(self._latest, max([each.deadline for each in self._readers]))
+        if deadline != self.scope.deadline:
+            self.scope.deadline = deadline
         # A reader that takes the answer whole applies no back-pressure: wake the producer, which
         # may have waited for a slow one.
         self.go_on()

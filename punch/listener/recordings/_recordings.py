@@ -13,6 +13,7 @@ one. So an answer is made in a task of its own into a `Recording`, from which it
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Collection
 
@@ -20,7 +21,7 @@ import attrs
 
 from ...capability import PeerId
 from ...exceptions import RequestConflict
-from ...wire import CommandRequest, Completion
+from ...wire import CommandRequest, Completion, size_of
 from ..members import Asker
 from ._recording import Key, Recording, key_of
 
@@ -73,6 +74,7 @@ class Recordings:
         self._running: dict[Key, Recording] = {}
         self._kept: OrderedDict[Key, tuple[float, int, Recording]] = OrderedDict()
         self._kept_bytes = 0
+        self._expires_at = -math.inf
         self._holdings: dict[PeerId, _Holding] = {}
 
     def statistics(self) -> RecordingStatistics:
@@ -103,10 +105,15 @@ class Recordings:
         return found
 
     def open(
-        self, dialer: PeerId, request: CommandRequest, asker: Asker | None = None
+        self,
+        dialer: PeerId,
+        request: CommandRequest,
+        asker: Asker | None = None,
+        *,
+        deadline: float = math.inf,
     ) -> Recording:
-        """A recording of a request that is not known, which *asker* asks for."""
-        recording = Recording(dialer, request, asker)
+        """A recording of a request that is not known, for a reader; see `Recording`."""
+        recording = Recording(dialer, request, asker, deadline=deadline)
         self._running[recording.key] = recording
         return recording
 
@@ -129,15 +136,13 @@ class Recordings:
     def _keep(self, recording: Recording, completion: Completion, now: float) -> None:
         if isinstance(recording.asked, CommandRequest) and not _is_short(recording.asked):
             recording.asked = recording.asked.fingerprint
-        size = len(completion.text.encode("utf-8", "replace"))
-        size += sum(8 * len(vector) for vector in completion.embeddings)
-        size += sum(len(call.name) + len(call.arguments) for call in completion.tool_calls)
-        # A float and a short text in Python, with what holds them.
-        size += sum(LOGPROB_BYTES * (1 + len(one.top)) for one in completion.logprobs)
+        size = _kept_size(completion)
         self._forget(recording.key)
         self._kept[recording.key] = (now + KEPT_SECONDS, size, recording)
         self._kept_bytes += size
-        holding = self._holdings.setdefault(recording.key[0], _Holding())
+        holding = self._holdings.get(recording.key[0])
+        if holding is None:
+            holding = self._holdings[recording.key[0]] = _Holding()
         holding.answers += 1
         holding.size += size
         self._expire(now)
@@ -148,15 +153,24 @@ class Recordings:
 
     def _forget_of(self, dialer: PeerId) -> None:
         """Drop the oldest answer of *dialer*."""
-        self._forget(next(key for key in self._kept if key[0] == dialer))
+        for key in self._kept:
+            if key[0] == dialer:
+                self._forget(key)
+                return
 
     def _expire(self, now: float) -> None:
+        if now < self._expires_at:
+            return
         # The oldest come first, since all are kept for the same time.
         while self._kept:
             key, (until, _, _) = next(iter(self._kept.items()))
             if until > now:
+                # Until then there is nothing to look for, even if that one is forgotten sooner.
+                self._expires_at = until
                 return
             self._forget(key)
+        # What comes is kept for that long at least.
+        self._expires_at = now + KEPT_SECONDS
 
     def _forget(self, key: Key) -> None:
         if key in self._kept:
@@ -167,6 +181,19 @@ class Recordings:
             holding.size -= size
             if not holding.answers:
                 del self._holdings[key[0]]
+
+
+def _kept_size(completion: Completion) -> int:
+    """Bytes that *completion* takes, but for what holds it."""
+    size = size_of(completion.text)
+    if completion.embeddings:
+        size += sum(8 * len(vector) for vector in completion.embeddings)
+    if completion.tool_calls:
+        size += sum(len(call.name) + len(call.arguments) for call in completion.tool_calls)
+    if completion.logprobs:
+        # A float and a short text in Python, with what holds them.
+        size += sum(LOGPROB_BYTES * (1 + len(one.top)) for one in completion.logprobs)
+    return size
 
 
 def _is_short(request: CommandRequest) -> bool:
