@@ -90,7 +90,8 @@ class _Pipe:
                     data = data[:READ_BYTES]
                 self._size -= len(data)
                 self.signal()
-                await trio.lowlevel.checkpoint()
+                # As Yamux does: what is there is read without a turn of all other tasks.
+                await trio.lowlevel.checkpoint_if_cancelled()
                 return data
             elif self.closed:
                 await trio.lowlevel.checkpoint()

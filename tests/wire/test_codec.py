@@ -840,6 +840,23 @@ def test_what_the_router_adds_is_never_sent() -> None:
     assert encode(Response(response=full)) == encode(Response(response=bare))
 
 
+def test_a_listener_tells_every_field_of_a_response_but_what_a_router_adds() -> None:
+    """Whoever adds a field has it sent; a dialer is told the load of now, and its lane."""
+    added = {"decision", "attempts", "segments"}
+    fields = {field.name for field in attrs.fields(CommandResponse)}
+    full = CommandResponse(**{name: f"the {name}" for name in fields})  # type: ignore[arg-type]  # told apart, not used
+    result, load = Completion(text="so"), Load(busy=1)
+    told = full.told(result, load=load, lane="gpu")
+    bare = CommandResponse(request_id="r1", status="success")
+    assert {name: getattr(told, name) for name in fields} == {
+        **{name: f"the {name}" for name in fields},
+        **{name: getattr(bare, name) for name in added},
+        "result": result,
+        "load": load,
+        "lane": "gpu",
+    }
+
+
 def test_a_whole_number_may_stand_for_a_real_one() -> None:
     """Other languages write 1.0 as 1."""
     advert = Advert(
