@@ -981,6 +981,23 @@ async def test_a_reader_of_minor_0_is_told_no_thoughts_and_all_their_tokens(
     assert sum(tokens for _, tokens in call.sent) == 5
 
 
+async def test_text_after_long_thoughts_reaches_a_reader_of_minor_0(
+    autojump_clock: MockClock,
+) -> None:
+    """However many come first, and though it joins after them: they are not sent to it."""
+    recording = Recording(DIALER, ASK)
+    call = Taking(0)
+    async with trio.open_nursery() as nursery:
+        recording.begin(Provenance(kind="simulated", backend="test"), trio.current_time())
+        await recording.add(Thought("a" * 2 * PIECE_CHARACTERS), 1)
+        await recording.add(Thought("b" * 2 * PIECE_CHARACTERS), 1)
+        await recording.add("c", 1)
+        joined(recording, call, nursery)
+        await wait_all_tasks_blocked()
+        recording.end(CommandResponse(request_id=ASK.request_id, status="success"))
+    assert call.sent == [("c", 3)]
+
+
 async def test_who_makes_thoughts_does_not_wait_for_a_reader_that_is_told_none(
     autojump_clock: MockClock,
 ) -> None:

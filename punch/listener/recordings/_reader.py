@@ -165,7 +165,9 @@ class Reader:
         while self.place < len(parts):
             end, size = self.place, 0
             while end < len(parts) and (size < PIECE_CHARACTERS or end == self.place):
-                size += len(parts[end][0])
+                text, _ = parts[end]
+                if self.takes_thoughts or type(text) is not Thought:
+                    size += len(text)
                 end += 1
             while not self.takes_thoughts and type(parts[end - 1][0]) is Thought:
                 # Their tokens go with the text that follows.
