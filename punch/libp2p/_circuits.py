@@ -107,16 +107,16 @@ class Circuits:
 
     async def accept(self, stream: Stream) -> None:
         """Serve a peer that a relay leads here, until its connection ends."""
-        relay = stream.peer_id
-        with trio.move_on_after(defects.HANDSHAKE_SECONDS) as patience:
-            _, early = await read_line(stream)
-        if patience.cancelled_caught:
+        place = self._reserved.get(stream.peer_id)
+        try:
+            with trio.fail_after(defects.HANDSHAKE_SECONDS):
+                _, early = await read_line(stream)
+            await say(stream, "not_asked" if place is None else OK)
+        except (trio.TooSlowError, PeerUnreachable) as error:
+            _log.debug("no circuit came of it", relay=stream.peer_id, why=str(error))
             return
-        place = self._reserved.get(relay)
         if place is None:
-            await say(stream, "not_asked")
             return
-        await say(stream, OK)
         end, other = _pair()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_carry, stream, other, early)

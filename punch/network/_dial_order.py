@@ -48,12 +48,20 @@ def dial_order(addresses: Iterable[Address]) -> DialOrder:
 def dialled_together(addresses: Iterable[str]) -> tuple[tuple[str, ...], ...]:
     """What of *addresses* is tried at a time where each try is one turn of many.
 
-    One address of the peer itself at a time, and beside each all that lead through relays.
+    One address of the peer itself, and beside it one that leads through a relay, if there is one: a
+    peer that names many makes no try longer.
     """
     everything = tuple(addresses)
-    relayed = tuple(each for each in everything if is_relayed(each))
-    direct = tuple(each for each in everything if not is_relayed(each))
-    return tuple((each, *relayed) for each in direct) or ((relayed,) if relayed else ())
+    rows = [
+        row
+        for row in (
+            [each for each in everything if not is_relayed(each)],
+            [each for each in everything if is_relayed(each)],
+        )
+        if row
+    ]
+    tries = max(map(len, rows), default=0)
+    return tuple(tuple(row[number % len(row)] for row in rows) for number in range(tries))
 
 
 def is_relayed(address: str) -> bool:

@@ -141,10 +141,11 @@ class Relay:
                 await onward.aclose()
 
     def _why_not(self, source: PeerId, target: PeerId) -> str | None:
-        if target not in self._reserved:
-            return "no_reservation"
+        # First: whom it does not serve does not learn either who has a reservation.
         if source == target or not self._permits(source, target):
             return "not_permitted"
+        if target not in self._reserved:
+            return "no_reservation"
         most = self._limits.peer_circuits
         if (
             self._circuits >= self._limits.circuits

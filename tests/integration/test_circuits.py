@@ -15,7 +15,7 @@ from punch.capability import PeerId
 from punch.exceptions import PeerUnreachable
 from punch.libp2p._node import LibP2PNode, open_node
 from punch.network import own_hosts, relay_of
-from punch.relay import Relay, RelayLimits
+from punch.relay import ACCEPT, Relay, RelayLimits
 
 HOLD = "/test/hold/1"
 SECRET = b"nobody in between reads this"
@@ -170,3 +170,17 @@ async def test_a_relay_that_is_full_or_ends_says_so_or_is_noticed() -> None:
         await nodes.hub._connections.close()
         while nodes.circuits:
             await trio.sleep(0.05)
+
+
+async def test_who_was_asked_for_nothing_leads_nobody_here() -> None:
+    """A peer at which the node has no reservation is no relay of it, whatever it says."""
+    async with three() as nodes:
+        for said, answer in ((b"12D3KooWstranger\n", b"not_asked\n"), (b"\xff\n", b"")):
+            stream = await nodes.asker.open_stream(
+                nodes.hidden.peer_id, nodes.hidden.addresses, ACCEPT
+            )
+            await stream.send_all(said)
+            heard = b""
+            while data := await stream.receive_some():
+                heard += data
+            assert heard == answer

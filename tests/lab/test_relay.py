@@ -6,6 +6,7 @@ import json
 
 from integration.programs import Program, limit
 from lab.machines import BOOTSTRAP_PORT, Lab, Machine
+from lab.members import closed_namespace, let_in, serving
 from lab.routers import router
 
 PROMPT = "the heron of Ravensbourne eats at seven"
@@ -58,3 +59,21 @@ def test_a_meeting_point_that_does_not_relay_leads_nobody_home(lab: Lab) -> None
     listener.wait_for("no relay there")
     asked = asker.dial("--ask", PROMPT, "--timeout", "15")
     assert asked.code == 3, asked
+
+
+@limit(150)
+def test_members_at_two_homes_ask_each_other_through_the_one_that_can_be_reached(lab: Lab) -> None:
+    """In a closed namespace its first machine relays, with nothing set anywhere."""
+    attic = lab.machine("attic")
+    asker = router(lab, "flat", "restricted").machine("asker")
+    shed = router(lab, "home", "symmetric").machine("shed")
+    closed_namespace(lab, attic)
+    held = serving([attic])["attic"]
+    let_in(attic, [asker, shed])
+    listener = serving([shed])["shed"]
+    listener.wait_for("this machine is reached through a relay")
+    asked = asker.dial("--ask", PROMPT, "--only", listener.peer_id, "--timeout", "20")
+    assert asked.code == 0, asked
+    paths = relayed(asker.punch("peers", "--once", "--json").out)
+    assert sorted(paths) == ["network", "relay"]
+    assert held.process.poll() is None

@@ -36,8 +36,10 @@ def test_tcp_goes_before_quic_and_otherwise_the_peers_own_order_counts() -> None
     assert rows(QUIC, OTHER, TCP) == ([OTHER, TCP, QUIC], [], 0.25)
 
 
-def test_where_each_try_is_a_turn_every_try_has_the_relays_beside_one_address() -> None:
-    """So a listener at home is met at the first try, whatever its own addresses are worth."""
+def test_where_each_try_is_a_turn_every_try_has_one_relay_beside_one_address() -> None:
+    """A listener at home is met at the first try; one that names many holds no turn for longer."""
+    second = RELAYED.replace("203.0.113.3", "203.0.113.4")
+    assert dialled_together([TCP, RELAYED, second]) == ((TCP, RELAYED), (TCP, second))
     assert dialled_together([TCP, RELAYED, OTHER]) == ((TCP, RELAYED), (OTHER, RELAYED))
     assert dialled_together([RELAYED]) == ((RELAYED,),)
     assert dialled_together([TCP, OTHER]) == ((TCP,), (OTHER,))

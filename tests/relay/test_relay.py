@@ -113,8 +113,10 @@ async def test_whom_the_owner_does_not_permit_gets_neither(autojump_clock: MockC
     barred: set[str] = set()
     async with town(lambda one, other: not {one, other} & barred) as home:
         asker, hidden = home.peer("asker"), home.peer("hidden")
-        await home.reserved(hidden)
         barred.add("asker")
+        # It does not learn either who has one.
+        assert (await home.connected(asker, hidden))[1] == "not_permitted"
+        await home.reserved(hidden)
         assert (await home.reserved(asker))[1] == "not_permitted"
         assert (await home.connected(asker, hidden))[1] == "not_permitted"
         barred.clear()
