@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import Literal
 
+import pytest
 from integration.programs import Program, limit
 from lab.machines import BOOTSTRAP_PORT, Lab, Machine
 from lab.members import closed_namespace, let_in, serving
-from lab.routers import router
+from lab.routers import KINDS, Kind, router
+
+Home = Kind | Literal["none"]
 
 PROMPT = "the heron of Ravensbourne eats at seven"
 
@@ -77,3 +81,34 @@ def test_members_at_two_homes_ask_each_other_through_the_one_that_can_be_reached
     paths = relayed(asker.punch("peers", "--once", "--json").out)
     assert sorted(paths) == ["network", "relay"]
     assert held.process.poll() is None
+
+
+@pytest.mark.long
+@limit(200)
+@pytest.mark.parametrize("kind", ["none", *KINDS])
+def test_every_pair_of_homes_is_answered_and_directly_where_the_listener_is_open(
+    lab: Lab, kind: Home
+) -> None:
+    """A column of the matrix: a listener in one kind of home, an asker in each."""
+    boot = lab.machine("boot")
+    lab.meeting = f"/ip4/{boot.ip4}/tcp/{BOOTSTRAP_PORT}"
+    boot.bootstrap("--listen", lab.meeting)
+    listener = housed(lab, "shed", kind).listener("--log-level", "info")
+    if kind != "none":
+        listener.wait_for("this machine is reached through a relay")
+    found = {}
+    for theirs in ("none", *KINDS):
+        asker = housed(lab, f"a{theirs[:4]}", theirs)
+        asked = asker.dial("--ask", PROMPT, "--timeout", "20")
+        assert asked.code == 0, (theirs, asked)
+        (found[theirs],) = relayed(asker.punch("peers", "--once", "--json").out)
+        print(f"{theirs} asks {kind}: {found[theirs]}, {asked.seconds:.1f} s")
+    way = "network" if kind == "none" else "relay"
+    assert found == dict.fromkeys(("none", *KINDS), way)
+
+
+def housed(lab: Lab, name: str, kind: Home) -> Machine:
+    """A machine in a home of this *kind*, or without a router."""
+    if kind == "none":
+        return lab.machine(name)
+    return router(lab, f"{name}r", kind).machine(name)
