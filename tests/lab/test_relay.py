@@ -12,6 +12,7 @@ from lab.members import closed_namespace, let_in, serving
 from lab.routers import KINDS, Kind, router
 
 Home = Kind | Literal["none"]
+HOMES: tuple[Home, ...] = ("none", *KINDS)
 
 PROMPT = "the heron of Ravensbourne eats at seven"
 
@@ -85,7 +86,7 @@ def test_members_at_two_homes_ask_each_other_through_the_one_that_can_be_reached
 
 @pytest.mark.long
 @limit(200)
-@pytest.mark.parametrize("kind", ["none", *KINDS])
+@pytest.mark.parametrize("kind", HOMES)
 def test_every_pair_of_homes_is_answered_and_directly_where_the_listener_is_open(
     lab: Lab, kind: Home
 ) -> None:
@@ -97,14 +98,14 @@ def test_every_pair_of_homes_is_answered_and_directly_where_the_listener_is_open
     if kind != "none":
         listener.wait_for("this machine is reached through a relay")
     found = {}
-    for theirs in ("none", *KINDS):
+    for theirs in HOMES:
         asker = housed(lab, f"a{theirs[:4]}", theirs)
         asked = asker.dial("--ask", PROMPT, "--timeout", "20")
         assert asked.code == 0, (theirs, asked)
         (found[theirs],) = relayed(asker.punch("peers", "--once", "--json").out)
         print(f"{theirs} asks {kind}: {found[theirs]}, {asked.seconds:.1f} s")
     way = "network" if kind == "none" else "relay"
-    assert found == dict.fromkeys(("none", *KINDS), way)
+    assert found == dict.fromkeys(HOMES, way)
 
 
 def housed(lab: Lab, name: str, kind: Home) -> Machine:
