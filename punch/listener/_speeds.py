@@ -11,7 +11,7 @@ from .._logs import get_logger
 from ..backends import Backend, Generation
 from ..capability import ModelOffer
 from ..exceptions import ContextTooLong
-from ..peers import Rates, Sample
+from ..peers import Rates, Sample, with_sample
 from ..wire import ChatMessage, CommandRequest, Sampling, Timings, Usage
 
 log = get_logger(__name__)
@@ -42,14 +42,15 @@ class Speeds:
           batch: How many answers were made at a time meanwhile, on the average.
 
         """
-        rates = self._rates[model] = self._rates.get(model, Rates()).with_sample(
+        rates = self._rates[model] = with_sample(
+            self._rates.get(model, Rates()),
             Sample(
                 prefill_tokens=usage.computed_tokens,
                 prefill_seconds=timings.prefill,
                 decode_tokens=usage.completion_tokens,
                 decode_seconds=timings.decode,
                 batch=batch,
-            )
+            ),
         )
         return rates
 

@@ -11,6 +11,7 @@ from ._rates import (
     Rates,
     Sample,
     is_far_slower,
+    with_sample,
 )
 from ._record import (
     ANSWERING,
@@ -61,4 +62,5 @@ __all__ = [
     "DEFAULT_SLOWDOWN",
     "FAR_FACTOR",
     "is_far_slower",
+    "with_sample",
 ]

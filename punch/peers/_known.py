@@ -10,7 +10,7 @@ import attrs
 from ..capability import Capability, Lane, Load, PeerId
 from ._breaker import FIRST_COOLING_SECONDS, MAX_COOLING_SECONDS
 from ._faults import NO_FAULTS
-from ._rates import NO_RATES, Rates, Sample
+from ._rates import NO_RATES, Rates, Sample, with_sample
 from ._record import LaneRecord, PeerRecord
 
 # Offers per peer whose speed is remembered.
@@ -274,7 +274,7 @@ class KnownPeer:
             self._learn(key, NO_RATES, Sample(decode_tokens=tokens, decode_seconds=seconds))
 
     def _learn(self, key: str, before: Rates, sample: Sample) -> Rates:
-        rates = before.with_sample(sample)
+        rates = with_sample(before, sample)
         if rates is not before and (key in self.rates or len(self.rates) < MAX_OFFERS):
             self.rates = MappingProxyType({**self.rates, key: rates})
         return rates

@@ -107,31 +107,6 @@ class Rates:
     """Forgetting sums over the samples of decode: 1, x, x*x, y and x*y, where x is the number
     of other requests in the batch and y the seconds of a token."""
 
-    def with_sample(self, sample: Sample) -> Rates:
-        """These rates after one more answer. Parts that are absent or too short are ignored."""
-        read = _rate(sample.prefill_tokens, sample.prefill_seconds)
-        made = _rate(sample.decode_tokens, sample.decode_seconds)
-        if read is None and made is None:
-            return self
-        prefill, decode, slowdown, sums = self.prefill, self.decode, self.slowdown, self.sums
-        if read is not None:
-            prefill = read if prefill is None else prefill + WEIGHT * (read - prefill)
-        if made is not None:
-            others = min(max(1.0, sample.batch or 1.0), MAX_BATCH) - 1.0
-            sums = _with(sums, x=others, y=1.0 / made)
-            token, fitted = _fit(sums, DEFAULT_SLOWDOWN if slowdown is None else slowdown)
-            decode = 1.0 / token
-            if slowdown is not None or others >= MIN_CROWD:
-                slowdown = fitted
-        return Rates(
-            prefill=prefill,
-            prefill_samples=self.prefill_samples + (read is not None),
-            decode=decode,
-            decode_samples=self.decode_samples + (made is not None),
-            slowdown=slowdown,
-            sums=sums,
-        )
-
     def prefill_or(self, claim: float | None) -> float | None:
         """Prefill rate to believe: the measured one if there are enough samples, else *claim*.
 
@@ -149,6 +124,32 @@ class Rates:
         return self.decode_samples >= ENOUGH_SAMPLES or (
             self.prefill_samples >= ENOUGH_SAMPLES and not self.decode_samples
         )
+
+
+def with_sample(rates: Rates, sample: Sample) -> Rates:
+    """The *rates* after one more answer. Parts that are absent or too short are ignored."""
+    read = _rate(sample.prefill_tokens, sample.prefill_seconds)
+    made = _rate(sample.decode_tokens, sample.decode_seconds)
+    if read is None and made is None:
+        return rates
+    prefill, decode, slowdown, sums = rates.prefill, rates.decode, rates.slowdown, rates.sums
+    if read is not None:
+        prefill = read if prefill is None else prefill + WEIGHT * (read - prefill)
+    if made is not None:
+        others = min(max(1.0, sample.batch or 1.0), MAX_BATCH) - 1.0
+        sums = _with(sums, x=others, y=1.0 / made)
+        token, fitted = _fit(sums, DEFAULT_SLOWDOWN if slowdown is None else slowdown)
+        decode = 1.0 / token
+        if slowdown is not None or others >= MIN_CROWD:
+            slowdown = fitted
+    return Rates(
+        prefill=prefill,
+        prefill_samples=rates.prefill_samples + (read is not None),
+        decode=decode,
+        decode_samples=rates.decode_samples + (made is not None),
+        slowdown=slowdown,
+        sums=sums,
+    )
 
 
 NO_RATES = Rates()

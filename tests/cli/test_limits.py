@@ -63,7 +63,11 @@ def warned(membership: DiskMembership, caplog: pytest.LogCaptureFixture) -> Warn
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
-    return [record.msg for record in caplog.records if isinstance(record.msg, dict)]
+    return [
+        {"level": record.levelname.lower(), **record.msg}
+        for record in caplog.records
+        if isinstance(record.msg, dict)
+    ]
 
 
 def test_a_limit_of_nobody_is_said(

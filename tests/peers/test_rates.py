@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from punch.peers import Rates, Sample
+from punch.peers import Rates, Sample, with_sample
 from punch.peers import _rates as limits
 
 
@@ -16,8 +16,8 @@ def learn(
     """Rates after samples of (slowdown of the token, batch), of a peer this fast alone."""
     rates = rates or Rates()
     for factor, batch in samples:
-        rates = rates.with_sample(
-            Sample(decode_tokens=100, decode_seconds=100 * factor / rate, batch=batch)
+        rates = with_sample(
+            rates, Sample(decode_tokens=100, decode_seconds=100 * factor / rate, batch=batch)
         )
     return rates
 
@@ -27,8 +27,9 @@ def test_a_measurement_replaces_the_claim_after_three_answers() -> None:
     rates, believed = Rates(), []
     for _ in range(4):
         believed.append((rates.decode_or(99.0), rates.prefill_or(110.0)))
-        rates = rates.with_sample(
-            Sample(prefill_tokens=100, prefill_seconds=1.0, decode_tokens=100, decode_seconds=10.0)
+        rates = with_sample(
+            rates,
+            Sample(prefill_tokens=100, prefill_seconds=1.0, decode_tokens=100, decode_seconds=10.0),
         )
     assert believed == [(99.0, 110.0), (20.0, 110.0), (20.0, 110.0), (10.0, 100.0)]
 
@@ -43,7 +44,7 @@ def test_the_average_of_prefill_moves_a_fifth_of_the_way() -> None:
     """About the last ten answers count."""
     rates = Rates()
     for seconds in (10.0, 5.0):
-        rates = rates.with_sample(Sample(prefill_tokens=100, prefill_seconds=seconds))
+        rates = with_sample(rates, Sample(prefill_tokens=100, prefill_seconds=seconds))
     assert rates.prefill == pytest.approx(12.0)
 
 
@@ -52,13 +53,14 @@ def test_the_rate_stays_within_its_samples(samples: list[float]) -> None:
     """No answer makes a peer look faster than its fastest or slower than its slowest."""
     rates = Rates()
     for rate in samples:
-        rates = rates.with_sample(
+        rates = with_sample(
+            rates,
             Sample(
                 decode_tokens=100,
                 decode_seconds=100 / rate,
                 prefill_tokens=100,
                 prefill_seconds=100 / rate,
-            )
+            ),
         )
     for found in (rates.decode, rates.prefill):
         assert found is not None
@@ -139,8 +141,9 @@ def test_what_is_absent_or_too_short_is_no_sample(
     tokens: int | None, seconds: float | None
 ) -> None:
     """Three tokens time the clock, not the model."""
-    sampled = Rates().with_sample(
-        Sample(prefill_tokens=tokens, prefill_seconds=seconds, decode_tokens=4, decode_seconds=1.0)
+    sampled = with_sample(
+        Rates(),
+        Sample(prefill_tokens=tokens, prefill_seconds=seconds, decode_tokens=4, decode_seconds=1.0),
     )
     assert (sampled.prefill, sampled.prefill_samples) == (None, 0)
     assert (sampled.decode, sampled.decode_samples) == (4.0, 1)
@@ -150,5 +153,5 @@ def test_no_timing_makes_a_rate_that_is_no_number() -> None:
     """An answer of 2**53 tokens in no time at all is not believed, now or later."""
     rates = Rates()
     for seconds in (1e-300, 1.0, 1e-300):
-        rates = rates.with_sample(Sample(decode_tokens=2**53, decode_seconds=seconds))
+        rates = with_sample(rates, Sample(decode_tokens=2**53, decode_seconds=seconds))
     assert rates == Rates()
