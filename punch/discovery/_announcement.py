@@ -13,7 +13,7 @@ import trio
 
 from ..access import Membership
 from ..capability import PeerId
-from ..network import Node
+from ..network import Node, announced
 from ..wire import (
     MAX_ADDRESSES,
     MINOR,
@@ -58,7 +58,7 @@ class Announcement:
             namespace=self._namespace,
             roles=roles,
             # A dialer is never dialled, so it need not tell where it is.
-            addresses=() if roles <= {"dialer"} else self._node.addresses[:MAX_ADDRESSES],
+            addresses=() if roles <= {"dialer"} else announced(self._node.addresses, MAX_ADDRESSES),
             incarnation=self._incarnation,
             sequence=self._sequence,
             lifetime=LIFETIME_SECONDS,

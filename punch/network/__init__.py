@@ -6,7 +6,7 @@ How they are made is left to `punch.libp2p`, and to `punch.testing` for a networ
 from ._address import Address, Transport, parse_address, plain_ip, site_of
 from ._base import Handler, Located, Node, Relayable, Relayed, Stream, ip_of, relay_of
 from ._callers import is_of_this_user
-from ._dial_order import DialOrder, dial_order, dialled_together
+from ._dial_order import DialOrder, announced, dial_order, dialled_together
 from ._foreign import unfit
 from ._loopback import LoopbackStream, is_own, open_loopback
 from ._networks import OwnNetwork, is_in_own_network, own_address, own_networks
@@ -44,6 +44,7 @@ __all__ = [
     "DialOrder",
     "dial_order",
     "dialled_together",
+    "announced",
     "is_this_machine",
     "OwnNetwork",
     # this machine

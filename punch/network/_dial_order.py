@@ -9,15 +9,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import attrs
 
-from ._address import Address
+from ..exceptions import ConfigurationError
+from ._address import Address, parse_address
 
 # What happy eyeballs give the family that is preferred (RFC 8305, section 5). A connection through
 # a relay takes more round trips than one without: it comes second wherever both work.
 HEAD_START_SECONDS = 0.25
+
+# A second relay, for when one ends; more bring nobody nearer.
+CIRCUIT_PLACES = 2
 
 
 @attrs.frozen(kw_only=True)
@@ -62,6 +66,28 @@ def dialled_together(addresses: Iterable[str]) -> tuple[tuple[str, ...], ...]:
     ]
     tries = max(map(len, rows), default=0)
     return tuple(tuple(row[number % len(row)] for row in rows) for number in range(tries))
+
+
+def announced(addresses: Sequence[str], most: int) -> tuple[str, ...]:
+    """What a peer that may name *most* of its *addresses* names, in their order.
+
+    Up to `CIRCUIT_PLACES` are kept for those that lead through a relay: a peer that others cannot
+    dial needs them more than one more address of a network of its own. What only its own machine
+    can dial comes last.
+    """
+    circuits = [each for each in addresses if is_relayed(each)]
+    local = [each for each in addresses if each not in circuits and _is_loopback(each)]
+    direct = [each for each in addresses if each not in circuits and each not in local]
+    kept = min(len(circuits), CIRCUIT_PLACES, most)
+    chosen = set([*direct[: most - kept], *circuits, *local][:most])
+    return tuple(each for each in dict.fromkeys(addresses) if each in chosen)
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return parse_address(address).is_loopback()
+    except ConfigurationError:
+        return False
 
 
 def is_relayed(address: str) -> bool:

@@ -13,6 +13,7 @@ from punch.backends import MockBackend, MockScript
 from punch.bootstrap import open_bootstrap
 from punch.capability import PeerId
 from punch.discovery import Directory, KnownPeers, join_namespace, who_is_at
+from punch.discovery._announcement import Announcement
 from punch.exceptions import IdentityChanged, NoPeerAvailable
 from punch.network import Address, Node, Stream, parse_address
 from punch.testing import MemoryNetwork, Swarm
@@ -43,6 +44,20 @@ def join(node: Node, address: Address, *roles: str) -> AbstractAsyncContextManag
     return join_namespace(
         node, address, known=KnownPeers(None), namespace="n", roles=set(roles), incarnation=1
     )
+
+
+async def test_a_listener_with_many_addresses_announces_where_a_relay_leads_to_it(
+    swarm: Swarm,
+) -> None:
+    """It is one of eight, however many networks its machine is in."""
+    node = swarm.network.node("hidden")
+    relay = f"/p2p/12D3KooW{'x' * 44}/p2p-circuit/p2p/{node.peer_id}"
+    circuit = f"/ip4/203.0.113.3/tcp/51820{relay}"
+    homes = tuple(f"/ip4/10.0.{number}.7/tcp/51820" for number in range(9))
+    node.addresses = (*homes, circuit)
+    announce = Announcement(node, namespace="n", roles={"listener"}, incarnation=1)
+    told = decode_registration(announce().registration)
+    assert told.addresses == (*homes[:7], circuit)
 
 
 async def test_two_namespaces_at_one_bootstrap_never_see_each_other(
