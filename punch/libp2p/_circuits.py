@@ -98,10 +98,10 @@ class Circuits:
                 raise PeerUnreachable(
                     _WORDS.get(answer, f"the relay says {answer!r}"), why="no_relay"
                 )
+            end, other = _pair()
         except BaseException:
             await stream.aclose()
             raise
-        end, other = _pair()
         self._nursery.start_soon(_carry, stream, other, early)
         return RawConnection(end, True)
 
@@ -112,12 +112,12 @@ class Circuits:
             with trio.fail_after(defects.HANDSHAKE_SECONDS):
                 _, early = await read_line(stream)
             await say(stream, "not_asked" if place is None else OK)
+            if place is None:
+                return
+            end, other = _pair()
         except (trio.TooSlowError, PeerUnreachable) as error:
             _log.debug("no circuit came of it", relay=stream.peer_id, why=str(error))
             return
-        if place is None:
-            return
-        end, other = _pair()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_carry, stream, other, early)
             # Who is there is proved by Noise, as on any connection: a relay's word counts nothing.
@@ -146,8 +146,10 @@ class Circuits:
             try:
                 await stream.receive_some()
             finally:
-                del self._reserved[relay]
-                self._changed()
+                # Another call may have had it granted anew, and that one's is not ours to end.
+                if self._reserved.get(relay) is place:
+                    del self._reserved[relay]
+                    self._changed()
             raise PeerUnreachable("relays for us no longer", peer_id=relay)
         finally:
             await stream.aclose()
@@ -166,10 +168,17 @@ class Circuits:
 
 
 def _pair() -> tuple[_CircuitEnd, trio.SocketStream]:
-    """Both ends of a pair of sockets: libp2p's, and the circuit's."""
-    ours, other = (
-        trio.SocketStream(trio.socket.from_stdlib_socket(each)) for each in socket.socketpair()
-    )
+    """Both ends of a pair of sockets: libp2p's, and the circuit's.
+
+    Raises:
+      PeerUnreachable: if this process may open no more.
+
+    """
+    try:
+        pair = socket.socketpair()
+    except OSError as error:
+        raise PeerUnreachable(f"this machine has no socket for it: {error.strerror}") from error
+    ours, other = (trio.SocketStream(trio.socket.from_stdlib_socket(each)) for each in pair)
     return _CircuitEnd(ours), other
 
 
