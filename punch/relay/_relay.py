@@ -1,6 +1,7 @@
 """The relay's side: who may have a reservation or a circuit, and the carrying of bytes.
 
-1. Whom a relay serves is its owner's word, `permits`, which is asked anew for each circuit.
+1. Whom a relay serves is its owner's word, `permits`, which is asked for each reservation and each
+   circuit, and every few seconds as long as it lasts.
 2. A relay dials nobody: it leads only to who holds a stream to it.
 3. Everything is bounded, for each peer and in all.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import TypeVar
 
 import attrs
 import trio
@@ -25,6 +27,13 @@ log = get_logger(__name__)
 
 # For each line that a peer owes.
 LINE_SECONDS = 5.0
+
+CHECK_SECONDS = 10.0
+"""How often it is asked anew whether what was given may go on. What is not permitted twice in a row
+ends: a peer that only comes back to its meeting point is away for a moment."""
+
+IDLE_SECONDS = 60.0
+"""A circuit that carries nothing for so long ends: a session says something every second."""
 
 Permits = Callable[[PeerId, PeerId], bool]
 """Whether the first peer may be led to the second; one that asks for a reservation is both."""
@@ -42,6 +51,9 @@ class RelayLimits:
 
     peer_circuits: int = 48
     """Circuits to one peer, and from one: a peer may have 64 streams open here."""
+
+    pair_circuits: int = 4
+    """Circuits from one peer to another: all that two say goes over one connection."""
 
     rate: float = 32 << 20
     """Bytes a second, of all circuits together."""
@@ -79,6 +91,7 @@ class Relay:
         self._circuits = 0
         self._to: Counter[PeerId] = Counter()
         self._from: Counter[PeerId] = Counter()
+        self._between: Counter[tuple[PeerId, PeerId]] = Counter()
         self._shares = Shares(self._limits.rate)
         self._carried = 0
         node.handle(RESERVE, self._reserve)
@@ -104,9 +117,13 @@ class Relay:
                 await before.aclose()
             try:
                 await say(stream, OK)
-                log.info("a peer is reached through this relay", peer=peer_id)
-                # Nothing is to come: whatever does is the end.
-                await stream.receive_some()
+                log.debug("a peer is reached through this relay", peer=peer_id)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._watch, peer_id, peer_id, nursery.cancel_scope)
+                    # Nothing is to come: whatever does is the end.
+                    with suppress(PeerUnreachable):
+                        await stream.receive_some()
+                    nursery.cancel_scope.cancel()
             except PeerUnreachable:
                 pass
             finally:
@@ -134,7 +151,10 @@ class Relay:
                 return
             try:
                 await say(stream, OK)
-                await self._carry((stream, early), (onward, rest))
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._watch, source, target, nursery.cancel_scope)
+                    await self._carry((stream, early), (onward, rest))
+                    nursery.cancel_scope.cancel()
             except PeerUnreachable:
                 pass
             finally:
@@ -151,6 +171,7 @@ class Relay:
             self._circuits >= self._limits.circuits
             or self._from[source] >= most
             or self._to[target] >= most
+            or self._between[source, target] >= self._limits.pair_circuits
         ):
             return "full"
         return None
@@ -160,14 +181,23 @@ class Relay:
         self._circuits += 1
         self._from[source] += 1
         self._to[target] += 1
+        self._between[source, target] += 1
         try:
             yield
         finally:
             self._circuits -= 1
-            for counter, peer_id in ((self._from, source), (self._to, target)):
-                counter[peer_id] -= 1
-                if not counter[peer_id]:
-                    del counter[peer_id]
+            _give_back(self._from, source)
+            _give_back(self._to, target)
+            _give_back(self._between, (source, target))
+
+    async def _watch(self, source: PeerId, target: PeerId, scope: trio.CancelScope) -> None:
+        """End *scope* when *source* may be led to *target* no longer."""
+        refusals = 0
+        while refusals < 2:
+            await trio.sleep(CHECK_SECONDS)
+            refusals = 0 if self._permits(source, target) else refusals + 1
+        log.debug("no longer permitted", source=source, target=target)
+        scope.cancel()
 
     async def _led_to(self, target: PeerId, source: PeerId) -> tuple[Stream, bytes]:
         """A stream to *target* that has accepted *source*, and what came on it already."""
@@ -185,17 +215,19 @@ class Relay:
         return onward, rest
 
     async def _carry(self, one: tuple[Stream, bytes], other: tuple[Stream, bytes]) -> None:
-        """Carry bytes both ways, until either end hangs up."""
+        """Carry bytes both ways, until either end hangs up or neither says anything."""
         circuit = object()
 
         async def carry(near: Stream, early: bytes, far: Stream, scope: trio.CancelScope) -> None:
             try:
                 data = early or await near.receive_some()
                 while data:
+                    scope.deadline = trio.current_time() + IDLE_SECONDS
                     await far.send_all(data)
                     self._carried += len(data)
                     pause = self._shares.pause(circuit, len(data), now=trio.current_time())
                     await trio.sleep(pause)
+                    scope.deadline = trio.current_time() + IDLE_SECONDS
                     data = await near.receive_some()
             except PeerUnreachable:
                 pass
@@ -203,10 +235,20 @@ class Relay:
 
         try:
             async with trio.open_nursery() as nursery:
+                nursery.cancel_scope.deadline = trio.current_time() + IDLE_SECONDS
                 nursery.start_soon(carry, *one, other[0], nursery.cancel_scope)
                 nursery.start_soon(carry, *other, one[0], nursery.cancel_scope)
         finally:
             self._shares.forget(circuit)
+
+
+Key = TypeVar("Key")
+
+
+def _give_back(counter: Counter[Key], key: Key) -> None:
+    counter[key] -= 1
+    if not counter[key]:
+        del counter[key]
 
 
 async def _refuse(stream: Stream, word: str) -> None:

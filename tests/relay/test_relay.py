@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
@@ -13,10 +14,10 @@ from punch.exceptions import PeerUnreachable
 from punch.network import Stream
 from punch.relay import ACCEPT, CONNECT, OK, RESERVE, Relay, RelayLimits, read_line, say
 from punch.relay._lines import MAX_LINE_BYTES
-from punch.relay._relay import LINE_SECONDS, Permits
+from punch.relay._relay import CHECK_SECONDS, IDLE_SECONDS, LINE_SECONDS, Permits
 from punch.testing import MemoryNetwork, MemoryNode
 
-LIMIT = 60
+LIMIT = 900
 
 
 class Town:
@@ -140,6 +141,76 @@ async def test_what_a_relay_gives_is_bounded_for_each_peer_and_in_all(
         await first.aclose()
         await until(lambda: home.relay.statistics().circuits == 1)
         assert (await home.connected(other, hidden))[1] == OK
+
+
+async def test_a_peer_has_a_few_circuits_to_one_other_and_room_for_others(
+    autojump_clock: MockClock,
+) -> None:
+    """A dialer with a fault takes none of what others have to the same peer."""
+    async with town(limits=RelayLimits(pair_circuits=3)) as home:
+        asker, other, hidden = (home.peer(name) for name in ("asker", "other", "hidden"))
+        await home.reserved(hidden)
+        streams = [await home.connected(asker, hidden) for _ in range(4)]
+        assert [answer for _, answer in streams] == [OK, OK, OK, "full"]
+        assert (await home.connected(other, hidden))[1] == OK
+        await streams[0][0].aclose()
+        await until(lambda: home.relay.statistics().circuits == 3)
+        assert (await home.connected(asker, hidden))[1] == OK
+
+
+async def test_a_circuit_that_carries_nothing_for_a_minute_ends(autojump_clock: MockClock) -> None:
+    """One that carries a byte now and then, either way, goes on."""
+    async with town() as home:
+        asker, other, hidden = (home.peer(name) for name in ("asker", "other", "hidden"))
+        await home.reserved(hidden)
+        idle, _ = await home.connected(asker, hidden)
+        alive, _ = await home.connected(other, hidden)
+        for _ in range(4):
+            await alive.send_all(b".")
+            await trio.sleep(0.7 * IDLE_SECONDS)
+        assert home.relay.statistics().circuits == 1
+        while await idle.receive_some():
+            pass
+        await trio.sleep(IDLE_SECONDS)
+        assert home.relay.statistics().circuits == 0
+        assert home.relay.statistics().reservations == 1
+
+
+async def test_who_is_permitted_no_longer_loses_what_it_has_within_seconds(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A member that was removed or has left; one that is away for a moment loses nothing."""
+    caplog.set_level(logging.INFO)
+    barred: set[str] = set()
+    async with town(lambda one, other: not {one, other} & barred) as home:
+        asker, other, hidden = (home.peer(name) for name in ("asker", "other", "hidden"))
+        await home.reserved(hidden)
+        await home.reserved(asker)
+        streams = [(await home.connected(each, hidden))[0] for each in (asker, other)]
+
+        async def talk(stream: Stream) -> None:
+            with suppress(PeerUnreachable):
+                while True:
+                    await stream.send_all(b".")
+                    await stream.receive_some()
+                    await trio.sleep(1)
+
+        async with trio.open_nursery() as nursery:
+            for stream in streams:
+                nursery.start_soon(talk, stream)
+            barred.add("asker")
+            await trio.sleep(CHECK_SECONDS + 1)
+            barred.clear()
+            await trio.sleep(10 * CHECK_SECONDS)
+            given = home.relay.statistics()
+            assert (given.reservations, given.circuits) == (2, 2)
+            barred.add("asker")
+            await trio.sleep(3 * CHECK_SECONDS)
+            given = home.relay.statistics()
+            assert (given.reservations, given.circuits) == (1, 1)
+            nursery.cancel_scope.cancel()
+    # A peer that asks again and again fills no log.
+    assert not [each for each in caplog.records if each.name.startswith("punch.relay")]
 
 
 async def test_a_circuit_goes_no_faster_than_its_share(autojump_clock: MockClock) -> None:
