@@ -36,6 +36,7 @@ from ._namespace import (
     judge_minors,
     judge_name,
     judge_paths,
+    judge_relay,
 )
 from ._offers import OfferFact, judge_models
 from ._report import Report, report_of
@@ -92,5 +93,6 @@ __all__ = [
     "PeerFact",
     "judge_models",
     "OfferFact",
+    "judge_relay",
     "judge_paths",
 ]

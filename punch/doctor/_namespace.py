@@ -261,6 +261,9 @@ class OwnListener:
     transport: str = "tcp"
     """``tcp`` or ``udp``, there."""
 
+    relayed: bool | None = None
+    """Whether a relay leads others to it; `None` if that is not known."""
+
 
 def judge_firewall(listeners: tuple[OwnListener, ...], *, elsewhere: bool) -> list[Finding]:
     """Whether others can dial this machine, by what those say that have tried.
@@ -280,7 +283,15 @@ def judge_firewall(listeners: tuple[OwnListener, ...], *, elsewhere: bool) -> li
             if each.port is None
             else f"such as `sudo ufw allow {each.port}/{each.transport}`"
         )
-        said = text("others cannot dial this machine: {}", Private("words", each.words))
+        words = Private("words", each.words)
+        if each.relayed:
+            said = text("others reach this machine through a relay, and not without: {}", words)
+            way = text(
+                f"answers are quicker without one: let {port} in, and have the router forward it"
+            )
+            found.append(note("firewall", said, way))
+            continue
+        said = text("others cannot dial this machine: {}", words)
         remedy = text(
             f"let {port} in through this machine's firewall, {such}; behind a router, have that "
             "forward the port and name its address with `punch settings set listener.announce`"
@@ -296,6 +307,22 @@ def judge_firewall(listeners: tuple[OwnListener, ...], *, elsewhere: bool) -> li
         remedy = text("start `punch up`, and ask again")
         return [unknown("firewall", text("no listener of this machine runs"), remedy)]
     return [unknown("firewall", text("nobody of another machine has dialled this one yet"))]
+
+
+def judge_relay(listeners: tuple[OwnListener, ...]) -> list[Finding]:
+    """Whether a relay leads others to this machine where they cannot dial it."""
+    if any(each.reached is False and each.relayed is False for each in listeners):
+        said = text("others cannot dial this machine, and no relay leads to it")
+        remedy = text(
+            "have a machine that others can dial relay for it: a bootstrap does unless it was "
+            "started with `--no-relay`, and a member whose grant has the scope `relay`"
+        )
+        return [note("relay", said, remedy)]
+    if any(each.relayed for each in listeners):
+        return [well("relay", text("a relay leads others to this machine"))]
+    if any(each.reached for each in listeners):
+        return [well("relay", text("this machine needs none"))]
+    return [unknown("relay", text("it is not known whether this machine needs one"))]
 
 
 # ---- the peers ----
@@ -364,4 +391,4 @@ def judge_minors(peers: tuple[PeerFact, ...], ours: int) -> list[Finding]:
 def judge_paths() -> list[Finding]:
     """What no part of punch can tell yet."""
     said = text("not known yet")
-    return [unknown(check, said, NOTHING) for check in ("NAT kind", "relay", "direct upgrade")]
+    return [unknown(check, said, NOTHING) for check in ("NAT kind", "direct upgrade")]

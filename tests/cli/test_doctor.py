@@ -175,6 +175,17 @@ def test_the_port_to_let_in_is_that_of_the_punch_up_that_runs() -> None:
     assert own_listener(peer("a"), odd).port == 21820
 
 
+def test_a_punch_up_with_a_circuit_address_is_relayed() -> None:
+    """The port is that of its own address; of another listener neither is known."""
+    relay = "12D3KooWGYqKxZBhTRg1mKCkJhm8U3Rc6jUDdVyc7MJgAywKosw2"
+    circuit = f"/ip4/203.0.113.3/tcp/51820/p2p/{relay}/p2p-circuit"
+    status = {"peer": "a", "listens": [circuit, "/ip4/10.0.0.1/udp/21820/quic-v1"]}
+    found = own_listener(peer("a"), status)
+    assert (found.relayed, found.port, found.transport) == (True, 21820, "udp")
+    assert own_listener(peer("b"), status).relayed is None
+    assert own_listener(peer("a"), {**status, "listens": status["listens"][1:]}).relayed is False
+
+
 def test_what_a_listener_here_cannot_answer_with_now_is_told() -> None:
     """A lane that failed, a model to be loaded, and one that the GPU has nothing of."""
     failed = Lane(id="one", backend="llama_cpp", simulated=False, state="failed", reason="no file")

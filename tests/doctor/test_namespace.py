@@ -29,6 +29,7 @@ from punch.doctor import (
     judge_models,
     judge_name,
     judge_paths,
+    judge_relay,
 )
 
 NOW = 1_800_000_000.0
@@ -193,6 +194,32 @@ def test_what_nobody_has_tried_is_not_known() -> None:
     assert only(judge_firewall((attrs.evolve(HERE, reached=True),), elsewhere=True)).state == "well"
 
 
+def test_a_listener_that_a_relay_leads_to_is_no_fault() -> None:
+    """It is a note, with the way to quicker answers; the relay is well."""
+    served = attrs.evolve(HERE, relayed=True)
+    found = only(judge_firewall((served,), elsewhere=True))
+    assert (found.state, str(found.said)) == (
+        "note",
+        "others reach this machine through a relay, and not without: no answer",
+    )
+    assert "TCP port 21820" in str(found.remedy)
+    assert only(judge_relay((served,))).state == "well"
+    both = judge_firewall((served, attrs.evolve(HERE, relayed=False)), elsewhere=True)
+    assert [each.state for each in both] == ["note", "wrong"]
+
+
+def test_a_relay_is_missed_where_nobody_can_dial_this_machine() -> None:
+    """The firewall is what is wrong, and a relay what would help; elsewhere none is needed."""
+    alone = attrs.evolve(HERE, relayed=False)
+    assert only(judge_firewall((alone,), elsewhere=True)).state == "wrong"
+    found = only(judge_relay((alone,)))
+    assert (found.state, "--no-relay" in str(found.remedy)) == ("note", True)
+    assert only(judge_relay((attrs.evolve(alone, reached=True),))).state == "well"
+    for unknown in (HERE, attrs.evolve(alone, reached=None)):
+        assert only(judge_relay((unknown,))).state == "unknown"
+    assert only(judge_relay(())).state == "unknown"
+
+
 # ---- hello, minors ----
 
 
@@ -243,7 +270,7 @@ def test_one_name_for_two_files_or_templates_is_noted(other: OfferFact, state: s
 
 def test_what_no_part_of_punch_can_tell_is_not_known() -> None:
     """It has its place all the same."""
-    assert [each.check for each in judge_paths()] == ["NAT kind", "relay", "direct upgrade"]
+    assert [each.check for each in judge_paths()] == ["NAT kind", "direct upgrade"]
     assert {each.state for each in judge_paths()} == {"unknown"}
 
 

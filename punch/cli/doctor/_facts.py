@@ -45,15 +45,22 @@ def grant_facts(home: Home) -> GrantFacts:
 
 def own_listener(peer: PeerRecord, status: Mapping[str, Any]) -> OwnListener:
     """A listener of this machine; the `punch up` of *status* says where it listens."""
-    port, transport = None, "tcp"
+    port, transport, relayed = None, "tcp", None
     if status.get("peer") == peer.peer_id:
+        relayed = False
         for listens in status.get("listens", ()):
             with suppress(ConfigurationError):
-                place = parse_address(str(listens))
-                port, transport = place.port, "tcp" if place.transport == "tcp" else "udp"
-                break
+                place = parse_address(str(listens), relayed=True)
+                if place.relay is not None:
+                    relayed = True
+                elif port is None:
+                    port, transport = place.port, "tcp" if place.transport == "tcp" else "udp"
     return OwnListener(
-        reached=peer.reachable, words=peer.unreachable_why, port=port, transport=transport
+        reached=peer.reachable,
+        words=peer.unreachable_why,
+        port=port,
+        transport=transport,
+        relayed=relayed,
     )
 
 

@@ -27,6 +27,7 @@ from ...doctor import (
     judge_minors,
     judge_models,
     judge_name,
+    judge_relay,
 )
 from ...exceptions import PunchError
 from ...peers import PeerRecord
@@ -53,7 +54,7 @@ STATUS_SECONDS = 3.0
 
 OF_NAMESPACE = (
     *("meeting points", "hello", "firewall", "minors", "models"),
-    *("name", "clock", "interfaces", "grant"),
+    *("relay", "name", "clock", "interfaces", "grant"),
 )
 """The checks for which it must be known which namespace is meant."""
 
@@ -146,6 +147,7 @@ async def _around(
         *judge_meeting(seen.meeting),
         *judge_hello(len(seen.peers), seen.unreached, is_met=seen.is_met),
         *judge_firewall(own, elsewhere=elsewhere),
+        *judge_relay(own),
         *judge_minors(peers, MINOR),
         *judge_models(offer_facts(seen.peers)),
         *judge_name(name_facts(place, seen, up)),
