@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -29,6 +30,10 @@ from .defects import _swarm as defects
 _READ_BYTES = 64 << 10
 
 _log = get_logger(__name__)
+
+# How long a connection to a relay that exists may take to open a stream, before it is dialled anew:
+# less than half of what the whole dial has.
+_PATIENCE_SECONDS = 2.0
 
 # What a relay's word means, for people; a word that is not known here says itself.
 _WORDS = {
@@ -53,6 +58,7 @@ class Circuits:
     Args:
       swarm: Where accepted connections go.
       open_stream: The node's.
+      is_connected: Whether there is a connection to a peer that leads through no relay.
       dialled_at: Where we have dialled a peer that is connected; `None` if it has dialled us.
       nursery: Where circuits are carried; it ends with the node.
       changed: Called when `addresses` are others.
@@ -64,12 +70,14 @@ class Circuits:
         swarm: Any,
         *,
         open_stream: Callable[[PeerId, tuple[str, ...], str], Awaitable[Stream]],
+        is_connected: Callable[[PeerId], bool],
         dialled_at: Callable[[PeerId], Address | None],
         nursery: trio.Nursery,
         changed: Callable[[], None],
     ) -> None:
         self._swarm = swarm
         self._open_stream = open_stream
+        self._is_connected = is_connected
         self._dialled_at = dialled_at
         self._nursery = nursery
         self._changed = changed
@@ -90,7 +98,9 @@ class Circuits:
         relay = address.relay
         assert relay is not None
         at = str(attrs.evolve(address, relay=None, peer_id=relay))
-        stream = await self._open_stream(relay, (at,), CONNECT)
+        stream = await self._over_connection(relay)
+        if stream is None:
+            stream = await self._open_stream(relay, (at,), CONNECT)
         try:
             await say(stream, peer_id)
             answer, early = await read_line(stream)
@@ -104,6 +114,18 @@ class Circuits:
             raise
         self._nursery.start_soon(_carry, stream, other, early)
         return RawConnection(end, True)
+
+    async def _over_connection(self, relay: PeerId) -> Stream | None:
+        """A stream to *relay* over the connection to it that there is; `None` if there is none.
+
+        Wherever that leads to: the relay has proved who it is. The address of a circuit is the
+        listener's word for where it is, and need not be where we have dialled it.
+        """
+        if not self._is_connected(relay):
+            return None
+        with trio.move_on_after(_PATIENCE_SECONDS), suppress(PeerUnreachable):
+            return await self._open_stream(relay, (), CONNECT)
+        return None
 
     async def accept(self, stream: Stream) -> None:
         """Serve a peer that a relay leads here, until its connection ends."""

@@ -156,6 +156,11 @@ class Connections:
         )
         return min(usable, key=lambda each: self.state(each).is_relayed, default=None)
 
+    def is_connected(self, peer_id: PeerId) -> bool:
+        """True if there is a connection to a peer that leads through no relay."""
+        connection = self.live(peer_id)
+        return connection is not None and not self.state(connection).is_relayed
+
     def dialled_at(self, peer_id: PeerId) -> Address | None:
         """Where we have dialled a peer that is connected; `None` if it has dialled us."""
         connection = self.live(peer_id)

@@ -99,6 +99,7 @@ class LibP2PNode:
         self._circuits = Circuits(
             swarm,
             open_stream=self.open_stream,
+            is_connected=connections.is_connected,
             dialled_at=connections.dialled_at,
             nursery=nursery,
             changed=self._has_moved,

@@ -18,6 +18,7 @@ from punch.capability import PeerId
 from punch.exceptions import PeerUnreachable
 from punch.libp2p._circuits import Circuits
 from punch.network import Address, Stream, parse_address
+from punch.relay import CONNECT
 
 HUB = PeerId("12D3KooWGYqKxZBhTRg1mKCkJhm8U3Rc6jUDdVyc7MJgAywKosw2")
 HIDDEN = PeerId("12D3KooWH3uVF6wv47WnArKHk5p6cvgCJEb74UTmxztmQDc298L3")
@@ -56,10 +57,13 @@ class Home:
         self.lines = deque(lines)
         self.opened: list[tuple[PeerId, tuple[str, ...], str]] = []
         self.changes = 0
+        self.connected: set[PeerId] = set()
+        self.answers = True
         self.dialled: Address | None = PLACE
         self.circuits = Circuits(
             None,
             open_stream=self.open_stream,
+            is_connected=lambda peer: peer in self.connected,
             dialled_at=lambda _: self.dialled,
             nursery=nursery,
             changed=self.changed,
@@ -67,6 +71,8 @@ class Home:
 
     async def open_stream(self, peer: PeerId, addresses: tuple[str, ...], protocol: str) -> Stream:
         self.opened.append((peer, addresses, protocol))
+        if not addresses and not self.answers:
+            await trio.sleep_forever()
         line: Any = self.lines.popleft()
         return line  # type: ignore[no-any-return]  # has what is used of a stream
 
@@ -128,3 +134,27 @@ async def test_a_reservation_that_was_made_anew_outlives_the_one_before_it(
         assert home.circuits.addresses == (CIRCUIT,)
         second.ended.set()
     assert home.circuits.addresses == ()
+
+
+async def test_a_relay_that_is_connected_is_asked_over_that_connection(
+    nursery: trio.Nursery,
+) -> None:
+    """Dialled by its name, or another of its addresses, it is the same relay."""
+    home = Home(nursery, Line(b"ok\n"), Line(b"ok\n"))
+    await (await home.circuits.dial(CIRCUIT, HIDDEN)).close()
+    home.connected.add(HUB)
+    await (await home.circuits.dial(CIRCUIT, HIDDEN)).close()
+    at = (f"{PLACE}/p2p/{HUB}",)
+    assert home.opened == [(HUB, at, CONNECT), (HUB, (), CONNECT)]
+
+
+async def test_a_connection_to_a_relay_that_hangs_does_not_hold_the_dial_up(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """The relay is dialled where the listener says it is, in the time of the same dial."""
+    home = Home(nursery, Line(b"ok\n"))
+    home.connected.add(HUB)
+    home.answers = False
+    with trio.fail_after(2.5):
+        await (await home.circuits.dial(CIRCUIT, HIDDEN)).close()
+    assert [addresses for _, addresses, _ in home.opened] == [(), (f"{PLACE}/p2p/{HUB}",)]
