@@ -261,8 +261,8 @@ class PeerUnreachable(PeerError):
         super().__init__(message, peer_id=peer_id, retry_after=retry_after)
         self.why = why
         """``no_answer``, ``refused``, ``no_route``, ``no_name``, ``other_peer``, ``no_peer`` (what
-        answers is none) or ``no_protocol`` of a dial; ``lost`` of a connection that was open, whose
-        message is then `CONNECTION_LOST`; or else `None`."""
+        answers is none), ``no_protocol`` or ``no_relay`` of a dial; ``lost`` of a
+        connection that was open, whose message is then `CONNECTION_LOST`; or else `None`."""
 
 
 class PeerTimeout(PeerError):

@@ -22,6 +22,7 @@ _WORDS = {
     "no_name": "the name is not known",
     "other_peer": "another peer answered",
     "no_peer": "something else answered",
+    "no_relay": "the relay does not lead there",
     "no_protocol": "a libp2p node answered that is no listener",
 }
 

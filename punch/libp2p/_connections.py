@@ -96,11 +96,15 @@ class _Failed:
 
     reasons: list[str] = attrs.field(factory=list)
     whys: list[str | None] = attrs.field(factory=list)
+    relay_whys: list[str | None] = attrs.field(factory=list)
 
     def error(self, peer_id: PeerId) -> PeerUnreachable:
-        """All of them in one; the word is that of the first, which the peer thinks best of."""
+        """All of them in one; the word is that of the first, which the peer thinks best of.
+
+        What a relay says comes after that: it tells nothing of why the peer itself is not reached.
+        """
         why = "; ".join(self.reasons) or "no address is known"
-        word = self.whys[0] if self.whys else None
+        word = next(iter([*self.whys, *self.relay_whys]), None)
         return PeerUnreachable(f"cannot be reached: {why}", peer_id=peer_id, why=word)
 
 
@@ -132,7 +136,7 @@ class Connections:
         self._transports = transports
         self._nursery = nursery
         self._states: dict[Any, ConnectionState] = {}
-        self._dials: dict[PeerId, _Dial] = {}
+        self._dials: dict[tuple[PeerId, tuple[str, ...] | None], _Dial] = {}
 
     def __len__(self) -> int:
         return len(self._swarm.get_connections())
@@ -220,16 +224,25 @@ class Connections:
                 if self._states[connection].streams == 0:
                     del self._states[connection]
 
-    async def connect(self, peer_id: PeerId, addresses: Sequence[str]) -> Any:
+    async def connect(
+        self, peer_id: PeerId, addresses: Sequence[str], *, as_relay: bool = False
+    ) -> Any:
         """The connection to a peer; a new one if there is none.
 
         Callers that ask at the same time share one dial, and its failure.
+
+        Args:
+          peer_id: Who must be there.
+          addresses: Where it may be.
+          as_relay: Whether another peer says that it is there, and leads to it. Whoever dials the
+            peer for itself waits for no such dial.
 
         Raises:
           PeerUnreachable: if no address works.
 
         """
-        dial = self._dials.setdefault(peer_id, _Dial())
+        key = (peer_id, tuple(addresses) if as_relay else None)
+        dial = self._dials.setdefault(key, _Dial())
         waited = dial.lock.locked()
         try:
             async with dial.lock:
@@ -248,8 +261,8 @@ class Connections:
                     raise
         finally:
             # Still locked if another caller waits: the lock was handed on.
-            if not dial.lock.locked() and self._dials.get(peer_id) is dial:
-                del self._dials[peer_id]
+            if not dial.lock.locked() and self._dials.get(key) is dial:
+                del self._dials[key]
 
     async def _dial(self, peer_id: PeerId, addresses: Sequence[str]) -> Any:
         failed = _Failed()
@@ -271,7 +284,9 @@ class Connections:
             except ConfigurationError as error:
                 failed.reasons.append(str(error))
                 continue
-            if address.peer_id not in {None, peer_id}:
+            if address.relay == peer_id:
+                failed.reasons.append(f"{text} leads to the peer through itself")
+            elif address.peer_id not in {None, peer_id}:
                 failed.reasons.append(f"{text} is the address of another peer")
             elif address.transport not in self._transports:
                 failed.reasons.append(f"{text} is of a transport that this node does not dial")
@@ -287,7 +302,8 @@ class Connections:
                 connection = await self._dialer.dial(address, peer_id)
             except PeerUnreachable as error:
                 failed.reasons.append(f"{address}: {error}")
-                failed.whys.append(error.why)
+                whys = failed.whys if address.relay is None else failed.relay_whys
+                whys.append(error.why)
             else:
                 state = self.state(connection)
                 state.dialed, state.address = True, address

@@ -32,7 +32,7 @@ from .._logs import get_logger
 from ..capability import PeerId
 from ..exceptions import ConfigurationError, NetworkError, PeerUnreachable
 from ..network import Handler, Wanted, own_hosts, parse_address
-from ..relay import ACCEPT
+from ..relay import ACCEPT, CONNECT
 from . import _identity, _ports
 from ._circuits import Circuits
 from ._connections import Connections, ConnectionState
@@ -224,7 +224,9 @@ class LibP2PNode:
                 hangs = isinstance(error.__cause__, trio.TooSlowError)
                 if hangs or self._connections.is_live(connection):
                     raise
-        connection = await self._connections.connect(peer_id, addresses)
+        connection = await self._connections.connect(
+            peer_id, addresses, as_relay=protocol == CONNECT
+        )
         return await self._open_stream_on(connection, peer_id, protocol)
 
     async def _open_stream_on(

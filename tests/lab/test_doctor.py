@@ -30,7 +30,7 @@ def test_the_doctor_names_the_cause_in_an_open_namespace(lab: Lab) -> None:
     """A firewall, addresses, an engine, an identity, a cable; it is silent about what is sound."""
     boot, shut, asker = (lab.machine(name) for name in ("boot", "shut", "asker"))
     where = f"/ip4/{boot.ip4}/tcp/{BOOTSTRAP_PORT}"
-    server = boot.bootstrap("--listen", where)
+    server = boot.bootstrap("--listen", where, "--no-relay")
     well = boot.listener()
     shut.firewall("drop")
     listener = shut.start("listener")
@@ -78,7 +78,7 @@ def test_the_doctor_names_the_cause_in_an_open_namespace(lab: Lab) -> None:
     # Somebody else is where the bootstrap was.
     server.stop()
     (boot.data / "identities" / "bootstrap.key").unlink()
-    boot.bootstrap("--listen", where)
+    boot.bootstrap("--listen", where, "--no-relay")
     told = examined(asker)
     assert set(told) == {"meeting points"}
     assert "known_peers" in told["meeting points"][0]["remedy"]
