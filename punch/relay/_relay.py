@@ -216,7 +216,7 @@ class Relay:
 
     async def _carry(self, one: tuple[Stream, bytes], other: tuple[Stream, bytes]) -> None:
         """Carry bytes both ways, until either end hangs up or neither says anything."""
-        circuit = object()
+        source = one[0].peer_id
 
         async def carry(near: Stream, early: bytes, far: Stream, scope: trio.CancelScope) -> None:
             try:
@@ -225,21 +225,19 @@ class Relay:
                     scope.deadline = trio.current_time() + IDLE_SECONDS
                     await far.send_all(data)
                     self._carried += len(data)
-                    pause = self._shares.pause(circuit, len(data), now=trio.current_time())
+                    now = trio.current_time()
+                    pause = self._shares.pause(source, len(data), now=now)
+                    scope.deadline = now + pause + IDLE_SECONDS
                     await trio.sleep(pause)
-                    scope.deadline = trio.current_time() + IDLE_SECONDS
                     data = await near.receive_some()
             except PeerUnreachable:
                 pass
             scope.cancel()
 
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.cancel_scope.deadline = trio.current_time() + IDLE_SECONDS
-                nursery.start_soon(carry, *one, other[0], nursery.cancel_scope)
-                nursery.start_soon(carry, *other, one[0], nursery.cancel_scope)
-        finally:
-            self._shares.forget(circuit)
+        async with trio.open_nursery() as nursery:
+            nursery.cancel_scope.deadline = trio.current_time() + IDLE_SECONDS
+            nursery.start_soon(carry, *one, other[0], nursery.cancel_scope)
+            nursery.start_soon(carry, *other, one[0], nursery.cancel_scope)
 
 
 Key = TypeVar("Key")

@@ -1,18 +1,16 @@
-"""Decides how fast each circuit of a relay may go. No clock: *now* is in seconds.
+"""Decides how fast each peer's circuits through a relay may go. No clock: *now* is in seconds.
 
-All circuits together have so many bytes a second; each that has moved lately has the same part.
+All circuits together have so many bytes a second. Each peer that has some under way has the same
+part for all of its circuits, both ways.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 
-# A circuit that moved nothing for so long has no part until it does.
-IDLE_SECONDS = 1.0
-
 
 class Shares:
-    """The shares of all circuits.
+    """The shares of all who have circuits.
 
     Args:
       rate: Bytes a second, both ways of all circuits together.
@@ -21,14 +19,14 @@ class Shares:
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
-        self._moved: dict[Hashable, float] = {}
+        # Until when what each has moved takes, at the share that it had; of those that are behind.
+        self._until: dict[Hashable, float] = {}
 
-    def pause(self, circuit: Hashable, size: int, *, now: float) -> float:
-        """Seconds that *circuit* waits after it has moved *size* bytes."""
-        self._moved[circuit] = now
-        active = sum(now - moved <= IDLE_SECONDS for moved in self._moved.values())
-        return size * active / self._rate
-
-    def forget(self, circuit: Hashable) -> None:
-        """Note that a circuit has ended."""
-        self._moved.pop(circuit, None)
+    def pause(self, owner: Hashable, size: int, *, now: float) -> float:
+        """Seconds that a circuit of *owner* waits after it has moved *size* bytes."""
+        # Who says little is done with it at once, and takes nothing of what others have.
+        behind = {each: until for each, until in self._until.items() if until > now}
+        began = behind.pop(owner, now)
+        behind[owner] = began + size * (1 + len(behind)) / self._rate
+        self._until = behind
+        return behind[owner] - now
