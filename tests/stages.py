@@ -181,10 +181,15 @@ def pytest_side_by_side(
     return Ended(
         name=name,
         seconds=time.monotonic() - began,
-        code=max(one.code for one in ended),
+        code=worst(one.code for one in ended),
         counts=sum((one.counts for one in ended), Counter()),
         failed=tuple(name for one in ended for name in one.failed),
     )
+
+
+def worst(codes: Iterable[int]) -> int:
+    """The exit code of several runs: a run that did not end counts more than tests that failed."""
+    return max(codes, key=lambda code: (code not in (0, TESTS_FAILED), code != 0))
 
 
 def _start(arguments: Sequence[str], environment: dict[str, str]) -> subprocess.Popen[str]:

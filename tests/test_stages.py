@@ -94,6 +94,17 @@ def test_only_a_few_that_failed_by_themselves_are_run_once_more(code: int, outpu
     assert stages.once_more(ended, never) is ended
 
 
+@pytest.mark.parametrize(
+    ("codes", "expected"), [((0, 0), 0), ((1, 0), 1), ((-9, 0), -9), ((1, -11), -11), ((2, 1), 2)]
+)
+def test_a_killed_run_is_no_success_beside_one_that_ended(
+    codes: tuple[int, int], expected: int
+) -> None:
+    """A signal is a negative code: the larger of two would be the other's."""
+    assert stages.worst(codes) == expected
+    assert stages.worst(reversed(codes)) == expected
+
+
 def test_the_sum_is_one_plain_line() -> None:
     """Whoever reads the output finds it by its form."""
     assert stages.closing(Counter(passed=12)) == "12 passed, 0 failed"

@@ -1017,3 +1017,31 @@ async def test_who_makes_thoughts_does_not_wait_for_a_reader_that_is_told_none(
             await recording.add("c", 1)
             recording.end(CommandResponse(request_id=ASK.request_id, status="success"))
     assert call.sent == [("c", 3)]
+
+
+async def test_a_reader_that_is_told_no_thoughts_does_not_look_at_each(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look goes through all of them: a thousand would be half a million steps."""
+    looks = 0
+    pass_on = Reader.pass_on
+
+    async def counted(reader: Reader, parts: list[tuple[str, int]]) -> None:
+        nonlocal looks
+        looks += 1
+        await pass_on(reader, parts)
+
+    monkeypatch.setattr(Reader, "pass_on", counted)
+    recording = Recording(DIALER, ASK)
+    call = Taking(0)
+    recording.begin(Provenance(kind="simulated", backend="test"), trio.current_time())
+    async with trio.open_nursery() as nursery:
+        reader = joined(recording, call, nursery)
+        reader.follow()
+        for _ in range(1000):
+            await recording.add(Thought("a"), 1)
+            await wait_all_tasks_blocked()
+        assert looks == 1
+        await recording.add("c", 1)
+        recording.end(CommandResponse(request_id=ASK.request_id, status="success"))
+    assert call.sent == [("c", 1001)]

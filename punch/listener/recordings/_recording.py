@@ -161,8 +161,10 @@ class Recording:
         self.has_thoughts |= is_thought
         for reader in self._readers:
             if is_thought and not reader.takes_thoughts:
-                # It has nothing to send, and must not be waited for.
-                reader.wake()
+                # It has nothing to send: it looks again only if it seems to be behind, and is
+                # waited for. Each look goes through all that was thought since the last text.
+                if reader.is_catching_up:
+                    reader.wake()
             elif reader.is_streaming:
                 self._hand_on(reader, len(text), now)
 
