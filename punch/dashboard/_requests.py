@@ -214,6 +214,7 @@ def _changing(record: RequestRecord) -> tuple[object, ...]:
     """What changes of a request on its way."""
     return (
         tokens_of(record),
+        record.status,
         record.first_text_at,
         record.peer_id,
         record.progress,

@@ -196,13 +196,13 @@ class Bus:
         """
         subscription = Subscription(wake=wake, limit=limit)
         _add(self._queues, kinds, subscription)
-        self._hearing.clear()
+        self._hearing = _Hearing(self._heard_by)
         self._subscriptions += 1
         try:
             yield subscription
         finally:
             _remove(self._queues, kinds, subscription)
-            self._hearing.clear()
+            self._hearing = _Hearing(self._heard_by)
             self._subscriptions -= 1
 
     @contextmanager
@@ -223,13 +223,13 @@ class Bus:
         subscription = Subscription(wake=wake, limit=limit)
         follower = (family, subscription)
         self._followers = (*self._followers, follower)
-        self._hearing.clear()
+        self._hearing = _Hearing(self._heard_by)
         self._subscriptions += 1
         try:
             yield subscription
         finally:
             self._followers = tuple(each for each in self._followers if each is not follower)
-            self._hearing.clear()
+            self._hearing = _Hearing(self._heard_by)
             self._subscriptions -= 1
 
     @contextmanager
@@ -267,7 +267,11 @@ class Bus:
 
 
 class _Hearing(dict[Kind, tuple[Subscription, ...]]):
-    """The queues of each kind that was asked about since a subscriber came or left."""
+    """The queues of each kind that was asked about since a subscriber came or left.
+
+    Whoever comes or leaves puts a new one in its place: another thread that asks just then may
+    still write what it found before into the old one, where nobody looks.
+    """
 
     def __init__(self, heard_by: Callable[[Kind], tuple[Subscription, ...]]) -> None:
         super().__init__()

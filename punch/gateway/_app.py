@@ -454,6 +454,8 @@ class Application:
 
 
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
+# What an answer begins with, a WebSocket, and the refusal of one.
+_BEGINNINGS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 
 
 class _Sender:
@@ -468,7 +470,7 @@ class _Sender:
 
     async def __call__(self, message: Any) -> None:
         kind = message["type"]
-        if not self.has_begun and kind in ("http.response.start", "websocket.accept"):
+        if not self.has_begun and kind in _BEGINNINGS:
             self.has_begun = True
             given = dict(message.get("headers", ()))
             more = self._headers if _NOSNIFF[0] in given else [_NOSNIFF, *self._headers]

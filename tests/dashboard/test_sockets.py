@@ -149,6 +149,7 @@ async def test_there_are_so_many_places_and_a_client_that_leaves_frees_its_own(
         assert {client.status for client in clients} == {101}
         refused = await live.at("/ws/backends")
         assert (refused.status, refused.headers["retry-after"]) == (503, "10")
+        assert refused.headers["x-content-type-options"] == "nosniff"
         await clients[0].send(closing(1000))
         await clients[0].end()
         await trio.sleep(1)

@@ -304,3 +304,16 @@ class BusHistory(RuleBasedStateMachine):
 
 
 TestBusHistory = BusHistory.TestCase
+
+
+def test_what_another_thread_found_before_somebody_came_makes_nobody_deaf() -> None:
+    """It asked whether an event is wanted, and writes down that it is not a moment too late."""
+    bus = Bus()
+    before = bus._hearing
+    late = bus._heard_by(Apple)
+    with bus.subscribe(Apple) as subscription:
+        before[Apple] = late
+        assert bus.wants(Apple)
+        bus.publish(apple())
+        assert len(subscription.drain().events) == 1
+    assert not bus.wants(Apple)

@@ -165,3 +165,71 @@ async def test_a_client_that_sent_much_ahead_is_missed_at_its_next_request(
             assert server.connections == 0
             nursery.cancel_scope.cancel()
     assert client.seen.last.error_code == "disconnected"
+
+
+async def answering(app: Any, said: bytes) -> bytes:
+    """What a client that sends *said* and no more gets of *app*, over a real connection."""
+    async with trio.open_nursery() as nursery:
+        ours, theirs = connected()
+        nursery.start_soon(Server(app, Limits()).connected, ours)
+        await theirs.send_all(said)
+        await theirs.send_eof()
+        found = await until(theirs, b"never")
+        await theirs.aclose()
+    return found
+
+
+async def test_a_client_that_has_said_all_and_waits_is_answered() -> None:
+    """It has shut its half of the connection: for each of its requests, however long it takes."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        for _ in range(5):
+            await trio.lowlevel.checkpoint()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for last in (False, True):
+            await trio.lowlevel.checkpoint()
+            body = scope["path"].encode()
+            await send({"type": "http.response.body", "body": body, "more_body": not last})
+
+    one, two = (b"GET /%b HTTP/1.1\r\nHost: localhost\r\n\r\n" % name for name in (b"a", b"b"))
+    assert (await answering(app, one)).count(b"/a") == 2
+    both = await answering(app, one + two)
+    assert (both.count(b"/a"), both.count(b"/b")) == (2, 2)
+
+
+async def test_an_application_that_waits_for_the_rest_of_a_body_hears_that_none_comes() -> None:
+    """Of half a request there is no more; nobody waits for it."""
+    heard = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (message := await receive())["type"] != "http.disconnect":
+            heard.append(message["body"])
+
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n"
+    with trio.fail_after(5):
+        await answering(app, head + b"half")
+    assert heard == [b"half"]
+
+
+async def test_a_client_that_has_all_of_an_answer_and_leaves_is_not_taken_for_lost() -> None:
+    """Its end comes while the last bytes are given to the system, or right after."""
+    found = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        watch = scope["punch.watch"]
+        watch.end_with_client(trio.sleep_forever)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x" * (3 << 20)})
+        await trio.lowlevel.checkpoint()
+        found.append(watch.is_lost)
+
+    for _ in range(10):
+        async with trio.open_nursery() as nursery:
+            ours, theirs = connected()
+            nursery.start_soon(Server(app, Limits()).connected, ours)
+            await theirs.send_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            took = 0
+            while took < 3 << 20:
+                took += len(await theirs.receive_some(1 << 20))
+            await theirs.aclose()
+    assert found == [False] * 10

@@ -195,14 +195,16 @@ class Connection:
             assert self._nursery is not None, "a connection with a request is served"
             self._nursery.start_soon(work)
 
-    async def write(self, data: bytes) -> None:
-        """Send *data*; a client that went away, or takes nothing for too long, is lost."""
+    async def write(self, data: bytes) -> bool:
+        """Send *data*; false if the client went away, or takes nothing for too long: it is lost."""
         try:
-            if not await self._pipe.write(data):
-                log.info("a client takes too long for what it is sent: dropped")
-                await self.lose()
+            if await self._pipe.write(data):
+                return True
+            log.info("a client takes too long for what it is sent: dropped")
         except LOST:
-            await self.lose()
+            pass
+        await self.lose()
+        return False
 
     async def lose(self) -> None:
         """Close the connection at once; pending reads and writes find the client gone."""

@@ -48,6 +48,8 @@ class Incoming:
         """The request under way."""
         self.is_lost = False
         """The connection cannot be used any more: the client went away, or took too long."""
+        self.has_ended = False
+        """Nothing more comes; a client that has said all may still wait for its answers."""
         self.parser = RequestParser(limits.head, websockets)
         """Has what was read of this request and the next ones."""
         self.ahead = bytearray(ahead)
@@ -81,7 +83,7 @@ class Incoming:
             self._room.set()
         in_head = False
         while (request := self._begun()) is None:
-            if parser.error is not None or is_ending() or self.is_lost:
+            if parser.error is not None or is_ending() or self.is_lost or self.has_ended:
                 return None
             if parser.in_head and not in_head:
                 # A head that was begun must come within seconds, however long the idle time is.
@@ -127,7 +129,7 @@ class Incoming:
     async def _read_on(self) -> None:
         try:
             with self._reading:
-                while not self.is_lost:
+                while not (self.is_lost or self.has_ended):
                     if self._has_room():
                         self._sort(await self.read())
                     else:
@@ -151,7 +153,12 @@ class Incoming:
     def _sort(self, data: bytes | bytearray) -> None:
         """Add *data* to what it belongs to; no data is the client's end."""
         if not data:
-            self.lose()
+            # Of half a request it has not said all that it had to say.
+            in_body = self.request is not None and not self.request.is_complete
+            if self.is_lost or self._ends_answer or in_body:
+                self.lose()
+            else:
+                self._tell()
             return
         if self._raw is not None:
             self._raw += data
@@ -168,8 +175,9 @@ class Incoming:
         if self.is_lost:
             return b""
         data = await self._pipe.read()
+        self.has_ended |= not data
+        self.is_lost |= self._pipe.is_broken
         # Bytes that arrived while the client was dropped are ignored: it will send them again.
-        self.is_lost |= not data
         return b"" if self.is_lost else data
 
     async def until_news(self) -> None:
@@ -182,17 +190,25 @@ class Incoming:
     def lose(self) -> None:
         """Tell all that wait for the client that it is gone."""
         self.is_lost = True
-        self._room.set()
-        self._news.set()
+        self._tell()
         if self._ends_answer:
             self.answering.cancel()
+
+    def _tell(self) -> None:
+        self._room.set()
+        self._news.set()
 
     def end_answer(self) -> None:
         """Cancel the work on the answer under way at the client's end, which may be there."""
         self._ends_answer = True
-        if self.is_lost:
-            self.answering.cancel()
+        if self.is_lost or self.has_ended:
+            self.lose()
+
+    def keep_answer(self) -> None:
+        """Cancel nothing at the client's end any more: the end of the answer is on its way."""
+        self._ends_answer = False
 
     def has_no_more_of(self, request: Request) -> bool:
         """Whether the client went away, or the rest of *request* cannot be read."""
-        return self.is_lost or (self.parser.error is not None and not request.is_complete)
+        has_ended = self.is_lost or self.has_ended
+        return has_ended or (self.parser.error is not None and not request.is_complete)

@@ -37,6 +37,8 @@ class ClientPipe:
         # for at once. A stream in memory has no such socket.
         self._raw: socket.socket | None = getattr(stream.socket, "_sock", None)
         self._writing = trio.Lock()
+        self.is_broken = False
+        """A read has met an error: nothing can be sent either."""
 
     async def read(self) -> bytes | bytearray:
         """The next bytes; empty at the end, however it came."""
@@ -50,6 +52,7 @@ class ClientPipe:
                 except BlockingIOError:  # Woken in vain, as happens.
                     continue
         except (*LOST, OSError):
+            self.is_broken = True
             return b""
 
     async def write(self, data: bytes) -> bool:

@@ -44,6 +44,7 @@ class RequestCycle:
         self._start: dict[str, Any] | None = None
         self._has_begun = False
         self._is_over = False
+        self._is_delivered = False
         self._has_all = False
         self._work: Work | None = None
         self._working: trio.CancelScope | None = None
@@ -74,8 +75,8 @@ class RequestCycle:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the client is gone."""
-        return self._connection.is_lost
+        """Whether the client went away before the system had all of its answer."""
+        return self._connection.is_lost and not self._is_delivered
 
     def end_with_client(self, work: Work) -> None:
         """Cancel the application once the client is gone; have *work* done beside a long answer.
@@ -141,10 +142,15 @@ class RequestCycle:
         else:
             data = self._begin(body, last=last)
         self._is_over = last
+        if last:
+            # A client that leaves now may have everything: it cancels nothing any more.
+            self._connection.incoming.keep_answer()
         if data:
-            await self._connection.write(data)
+            is_sent = await self._connection.write(data)
         else:
+            is_sent = not self._connection.is_lost
             await trio.lowlevel.checkpoint()
+        self._is_delivered = last and is_sent
 
     def _begin(self, body: bytes, *, last: bool) -> bytes:
         """The head and the first part of the body together: one write, one packet."""

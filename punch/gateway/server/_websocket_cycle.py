@@ -174,6 +174,8 @@ class WebSocketCycle:
                         await self._news.send(found.text)
             data = await self._connection.incoming.read()
             if not data:
+                # One half of it is no WebSocket.
+                self._connection.incoming.lose()
                 await self._over(Ended(ABNORMAL, "", b"", is_fault=False))
                 return
             self._heard_at = trio.current_time()
