@@ -141,6 +141,7 @@ def variables(folder: Path, model: Path, server: Path) -> dict[str, str]:
         "PUNCH_STORE_RESPONSES": "600",
         "PUNCH_OLLAMA_PORT": "11434",
         "PUNCH_PROCESSES": "2",
+        "PUNCH_RELAY": "0",
         "PUNCH_ANY_NAME": "0",
         "PUNCH_KEYS": str(folder / "gateway.sqlite3"),
         "PUNCH_OPEN_TO_ALL": "0",
