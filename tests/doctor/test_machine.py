@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import attrs
 import pytest
+from doctor.judged import DAY, NOW, only
 
 from punch.doctor import (
     ClockFacts,
     EngineFacts,
     EngineTry,
-    Finding,
     FolderFact,
     GpuFacts,
     InterfaceFacts,
@@ -24,17 +24,6 @@ from punch.doctor import (
     judge_ports,
     judge_settings,
 )
-
-NOW = 1_800_000_000.0
-DAY = 86_400.0
-
-
-def only(findings: list[Finding]) -> Finding:
-    """The one finding; with a remedy if something is wrong."""
-    (finding,) = findings
-    assert finding.state != "wrong" or str(finding.remedy)
-    return finding
-
 
 # ---- settings ----
 

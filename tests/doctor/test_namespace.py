@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 import pytest
+from doctor.judged import DAY, NOW, only
 
 from punch.capability import PeerId
 from punch.doctor import (
@@ -31,17 +32,6 @@ from punch.doctor import (
     judge_paths,
     judge_relay,
 )
-
-NOW = 1_800_000_000.0
-DAY = 86_400.0
-
-
-def only(findings: list[Finding]) -> Finding:
-    """The one finding; with a remedy if something is wrong."""
-    (finding,) = findings
-    assert finding.state != "wrong" or str(finding.remedy)
-    return finding
-
 
 # ---- name ----
 

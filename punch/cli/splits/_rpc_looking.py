@@ -101,7 +101,7 @@ def search_of(
 
 
 def _is_in(network: OwnNetwork, own: OwnNetwork) -> bool:
-    # Both are of one version of IP, which the types do not say.
+    # Both are of one version of IP, which the types do not say: hence the two exceptions.
     return (
         own.network_address <= network.network_address  # type: ignore[operator]
         and network.broadcast_address <= own.broadcast_address  # type: ignore[operator]
